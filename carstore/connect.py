@@ -1,0 +1,117 @@
+"""How a store is opened."""
+
+import os
+import sqlite3
+import uuid
+from collections.abc import Generator
+from types import TracebackType
+
+from attrs import define, field
+
+from carstore.clock import Clock, SystemClock
+from carstore.errors import CorruptLog
+from carstore.events import LogEpochStarted
+from carstore.holders import Processes, SystemProcesses
+from carstore.log import NOTHING, Entry
+from carstore.names import LogId, StreamName
+from carstore.sqlite.database import BUSY_TIMEOUT_MS, Durability, open_database
+from carstore.sqlite.leases import SqliteLeases
+from carstore.sqlite.log import SqliteLog
+from carstore.sqlite.statements import SQL
+from carstore.sqlite.transaction import Submission, prepare
+from carstore.sqlite.transaction import begin as begin_transaction
+from carstore.store import Store
+
+LOG_STREAM = StreamName("log")
+
+
+@define
+class connect:  # noqa: N801 - read as a function: `async with connect(path) as store`
+    """Open, and if need be create, a carstore database.
+
+        async with connect("agents.db") as store:
+            ...
+
+    `store = await connect("agents.db")` does the same without the `async with`; then close it.
+
+    Args:
+        path: the file. One per group of agents that share state; it may be shared by processes of
+            one machine, not over a network file system.
+        durability: what an acknowledged append survives: `power` (default), or only `crash` of the
+            process, which is several times faster.
+        create: whether to make the file if it does not exist.
+        readonly: open for reading; nothing is written, also not to bring an old schema up to date.
+        instance: a name for this program, for people who look at leases.
+        busy_timeout_ms: how long a write waits for other processes before it raises `Busy`.
+        clock, processes: what the store believes of time and other processes; replaced in tests.
+
+    Raises:
+        NotFound, NotADatabase, SchemaTooNew, Busy, CorruptLog, StoreFailed
+    """
+
+    path: str | os.PathLike[str]
+    durability: Durability = field(default="power", kw_only=True)
+    create: bool = field(default=True, kw_only=True)
+    readonly: bool = field(default=False, kw_only=True)
+    instance: str = field(default="carstore", kw_only=True)
+    busy_timeout_ms: int = field(default=BUSY_TIMEOUT_MS, kw_only=True)
+    clock: Clock = field(factory=SystemClock, kw_only=True)
+    processes: Processes = field(factory=SystemProcesses, kw_only=True)
+    _store: Store | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.durability not in ("power", "crash"):
+            raise ValueError(f"durability is 'power' or 'crash', not {self.durability!r}")
+
+    def __await__(self) -> Generator[object, None, Store]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Store:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+    async def _open(self) -> Store:
+        name = os.fspath(self.path)
+        database = await open_database(
+            name,
+            durability=self.durability,
+            create=self.create and not self.readonly,
+            readonly=self.readonly,
+            busy_timeout_ms=self.busy_timeout_ms,
+            begin=lambda connection: _begin_log(connection, name, self.clock),
+        )
+        rows = await database.fetch(SQL["epoch"])
+        if not rows:
+            await database.close()
+            raise CorruptLog(name, "its first event is missing")
+        epoch, log_id = rows[0]
+        log = SqliteLog(database, self.clock)
+        holder = self.processes.current(self.instance)
+        return Store(
+            path=name,
+            log=log,
+            leases=SqliteLeases(database, log, self.clock, self.processes, holder, epoch),
+            clock=self.clock,
+            log_id=LogId(log_id),
+            epoch=epoch,
+            database=database,
+        )
+
+
+def _begin_log(connection: sqlite3.Connection, path: str, clock: Clock) -> None:
+    """Append the first event of a new log, in the transaction that makes its schema."""
+    event = LogEpochStarted(log_id=uuid.uuid4().hex, epoch=0)
+    transaction = begin_transaction(connection, path, clock)
+    first = Submission([prepare(Entry(LOG_STREAM, event))], NOTHING)
+    transaction.look_up([first])
+    transaction.plan(first)
+    transaction.write()

@@ -1,0 +1,104 @@
+"""Every fact that can ever have happened.
+
+`Event` is a closed union: each kind is a frozen class, listed here once. `KINDS` maps the name that
+is stored to the class; nothing else in the file refers to Python. `docs/events.md` is the
+catalogue.
+"""
+
+from typing import TypeAlias, get_args
+
+from carstore.events.inference import InferenceMetered
+from carstore.events.leases import LeaseGranted, LeaseReleased, LeaseRenewed
+from carstore.events.log import LogEpochStarted
+from carstore.events.runs import (
+    ActionDeduplicated,
+    ActionExecuting,
+    ActionFailed,
+    ActionInDoubt,
+    ActionLogged,
+    ActionRejected,
+    ActionRetrying,
+    ActionRolledBack,
+    ActionSkipped,
+    ActionSucceeded,
+    ActionValidated,
+    CompensationExecuting,
+    CompensationFailed,
+    CompensationRetrying,
+    CompensationSucceeded,
+    DoubtResolved,
+    ProposalCompleted,
+    ProposalReceived,
+    RunPaused,
+    RunResumed,
+)
+from carstore.events.state import StateChanged, StateRollback
+
+Event: TypeAlias = (
+    LogEpochStarted
+    | ProposalReceived
+    | RunResumed
+    | RunPaused
+    | ProposalCompleted
+    | ActionValidated
+    | ActionRejected
+    | ActionExecuting
+    | ActionSucceeded
+    | ActionFailed
+    | ActionRetrying
+    | ActionSkipped
+    | ActionDeduplicated
+    | ActionLogged
+    | ActionInDoubt
+    | DoubtResolved
+    | CompensationExecuting
+    | CompensationSucceeded
+    | CompensationFailed
+    | CompensationRetrying
+    | ActionRolledBack
+    | StateChanged
+    | StateRollback
+    | InferenceMetered
+    | LeaseGranted
+    | LeaseRenewed
+    | LeaseReleased
+)
+
+
+KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
+
+SCHEMA_VERSIONS: dict[str, int] = dict.fromkeys(KINDS, 1)
+"""The shape of `data` that this program writes, per kind."""
+
+__all__ = [
+    "KINDS",
+    "SCHEMA_VERSIONS",
+    "Event",
+    "LogEpochStarted",
+    "ProposalReceived",
+    "RunResumed",
+    "RunPaused",
+    "ProposalCompleted",
+    "ActionValidated",
+    "ActionRejected",
+    "ActionExecuting",
+    "ActionSucceeded",
+    "ActionFailed",
+    "ActionRetrying",
+    "ActionSkipped",
+    "ActionDeduplicated",
+    "ActionLogged",
+    "ActionInDoubt",
+    "DoubtResolved",
+    "CompensationExecuting",
+    "CompensationSucceeded",
+    "CompensationFailed",
+    "CompensationRetrying",
+    "ActionRolledBack",
+    "StateChanged",
+    "StateRollback",
+    "InferenceMetered",
+    "LeaseGranted",
+    "LeaseRenewed",
+    "LeaseReleased",
+]

@@ -1,0 +1,328 @@
+"""One SQLite file, opened so that it keeps its promises, and the threads that work on it.
+
+Every connection is an aiosqlite connection and so has a thread of its own. What a transaction needs
+is done there in one go: a hop between threads costs more than most statements. aiosqlite has no
+call for that, so its connections are made with `factory=_JobConnection`, which takes a function
+where a statement is expected.
+
+Three connections: the writer, a reader that can never write, and one that checkpoints, off the path
+of the appends. No other SQLite library may open the file in this process: the locks of a file
+belong to the process, and closing the file in one library drops those of the other.
+"""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import quote as quote_uri
+
+import aiosqlite
+
+from carstore.errors import (
+    Busy,
+    CarstoreError,
+    Closed,
+    CorruptLog,
+    DiskFull,
+    NotADatabase,
+    NotFound,
+    ReadOnly,
+    SchemaTooNew,
+    StoreFailed,
+)
+from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA, migrate
+
+Durability = Literal["power", "crash"]
+"""What an acknowledged append survives: loss of power, or only the death of the process."""
+
+BUSY_TIMEOUT_MS = 10_000
+"""How long a write waits for other processes. Their transactions take milliseconds."""
+
+CHECKPOINT_PAGES = 4_000
+"""WAL size (pages of 4 KiB) at which a checkpoint begins. Extending the WAL halves the commit
+rate, and a reader searches all of it, so it is kept near this size."""
+
+_SYNCHRONOUS = {"power": 2, "crash": 1}
+_JOB = "-- a function on the connection's thread"
+
+_Result = TypeVar("_Result")
+
+
+class _Done:
+    """What `execute` returns for a job: aiosqlite asks it for all its rows."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def fetchall(self) -> Any:
+        return self._result
+
+
+class _JobConnection(sqlite3.Connection):
+    def execute(self, sql: str, parameters: Any = ()) -> Any:
+        if sql is _JOB:
+            (job,) = parameters
+            return _Done(job(self))
+        return super().execute(sql, parameters)
+
+
+async def run_job(
+    connection: aiosqlite.Connection, job: Callable[[sqlite3.Connection], _Result]
+) -> _Result:
+    """Run `job(connection)` on the connection's thread and return what it returns."""
+    return cast(_Result, await connection.execute_fetchall(_JOB, (job,)))
+
+
+def translate(error: sqlite3.Error, path: str, busy_timeout_ms: int) -> CarstoreError:
+    """The error of ours that says what an error of SQLite means here."""
+    name = getattr(error, "sqlite_errorname", None) or ""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy(path, busy_timeout_ms)
+    if name == "SQLITE_FULL":
+        return DiskFull(path)
+    if name.startswith("SQLITE_READONLY"):
+        return ReadOnly(path)
+    if name == "SQLITE_NOTADB":
+        return NotADatabase(path, str(error))
+    if name.startswith("SQLITE_CORRUPT"):
+        return CorruptLog(path, str(error))
+    if name == "SQLITE_CANTOPEN":
+        return StoreFailed(path, "it cannot be opened")
+    return StoreFailed(path, f"{error} ({name or type(error).__name__})")
+
+
+class Database:
+    """The open file. Made by `open_database`; `close` ends its threads."""
+
+    def __init__(self, path: str, durability: Durability, busy_timeout_ms: int) -> None:
+        self.path = path
+        self.durability: Durability = durability
+        self.busy_timeout_ms = busy_timeout_ms
+        self.failure: CarstoreError | None = None
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._checkpointer: aiosqlite.Connection | None = None
+
+    @property
+    def writable(self) -> bool:
+        return self._writer is not None
+
+    async def write(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Run `job` on the writer's thread. It begins and ends its own transaction.
+
+        Raises:
+            Busy, DiskFull, StoreFailed, CorruptLog, ReadOnly, Closed
+        """
+        if self.failure:
+            raise self.failure
+        if self._writer is None:
+            raise Closed(self.path) if self._reader is None else ReadOnly(self.path)
+        return await self._run(self._writer, job)
+
+    async def read(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
+        """Run `job` on the reader's thread. The connection refuses to write."""
+        if self._reader is None:
+            raise Closed(self.path)
+        return await self._run(self._reader, job)
+
+    async def fetch(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
+        """All rows of one reading statement."""
+        return await self.read(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    async def checkpoint(self) -> None:
+        """Move what is in the WAL into the file, beside the writer and without waiting for it."""
+        if self._checkpointer is None:
+            raise Closed(self.path)
+        await self._run(self._checkpointer, checkpoint)
+
+    def wal_pages(self) -> int:
+        """The size of the WAL file in pages."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size // 4096
+        except FileNotFoundError:
+            return 0
+
+    async def close(self) -> None:
+        """Close the connections, the writer last, so that it leaves a file without a WAL."""
+        connections = (self._checkpointer, self._reader, self._writer)
+        self._checkpointer = self._reader = self._writer = None
+        for connection in connections:
+            if connection is not None:
+                await connection.close()
+
+    async def _run(
+        self, connection: aiosqlite.Connection, job: Callable[[sqlite3.Connection], _Result]
+    ) -> _Result:
+        try:
+            return await run_job(connection, job)
+        except sqlite3.Error as error:
+            translated = translate(error, self.path, self.busy_timeout_ms)
+            if isinstance(translated, StoreFailed) and connection is self._writer:
+                self.failure = translated
+            raise translated from error
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy the WAL into the file as far as no reader is in the way."""
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+
+async def open_database(
+    path: str | os.PathLike[str],
+    *,
+    durability: Durability,
+    create: bool,
+    readonly: bool,
+    busy_timeout_ms: int,
+    begin: Callable[[sqlite3.Connection], None],
+) -> Database:
+    """Open, and if asked create, the file.
+
+    Args:
+        begin: writes the first event of a new log, inside the transaction that makes its schema.
+
+    Raises:
+        NotFound, NotADatabase, SchemaTooNew, Busy, StoreFailed, CorruptLog
+    """
+    name = os.fspath(path)
+    exists = _look_at(name, create)
+    database = Database(name, durability, busy_timeout_ms)
+    try:
+        if not readonly:
+            database._writer = await _connect(database, _uri(name, "rw" if exists else "rwc"))
+            await database.write(lambda connection: _prepare(connection, database, begin))
+            _sync_directory(name)  # the file may be new, and its WAL is whenever it was closed
+            database._checkpointer = await _connect(database, _uri(name, "rw"))
+            await database._run(database._checkpointer, lambda c: _settings(c, database))
+        database._reader = await _open_reader(database)
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+def _look_at(name: str, create: bool) -> bool:
+    file = Path(name)
+    if file.is_dir():
+        raise NotADatabase(name, "it is a folder")
+    if not file.parent.is_dir():
+        raise NotFound("folder", str(file.parent), f"Make it before opening {name}.")
+    if not file.exists():
+        if not create:
+            raise NotFound("database", name, "`carstore run` makes one.")
+        return False
+    if file.stat().st_size == 0 and not create:
+        raise NotADatabase(name, "it is empty")
+    return True
+
+
+def _uri(name: str, mode: str, extra: str = "") -> str:
+    return f"file:{quote_uri(os.path.abspath(name))}?mode={mode}{extra}"
+
+
+async def _connect(database: Database, uri: str) -> aiosqlite.Connection:
+    try:
+        return await aiosqlite.connect(
+            uri, uri=True, isolation_level=None, factory=_JobConnection, cached_statements=256
+        )
+    except sqlite3.Error as error:
+        raise translate(error, database.path, database.busy_timeout_ms) from error
+
+
+async def _open_reader(database: Database) -> aiosqlite.Connection:
+    """A connection that cannot write. A file in a place that cannot be written has no room for the
+    shared memory of a WAL; if it has no WAL either, it is read as it stands."""
+    for extra in ("", "&immutable=1"):
+        reader = await _connect(database, _uri(database.path, "ro", extra))
+        try:
+            await database._run(reader, lambda c: _check_readable(c, database.path))
+        except StoreFailed:
+            await reader.close()
+            if extra or database.wal_pages():
+                raise
+        except BaseException:
+            await reader.close()
+            raise
+        else:
+            return reader
+    raise AssertionError("unreachable")
+
+
+def _check_readable(connection: sqlite3.Connection, path: str) -> None:
+    connection.execute("PRAGMA query_only = 1")
+    connection.execute("PRAGMA mmap_size = 0")
+    _check_identity(connection, path)
+    if _pragma(connection, "user_version") == 0:
+        raise NotADatabase(path, "it has no carstore schema")
+
+
+def _prepare(
+    connection: sqlite3.Connection,
+    database: Database,
+    begin: Callable[[sqlite3.Connection], None],
+) -> None:
+    _check_identity(connection, database.path)
+    _settings(connection, database)
+    if _pragma(connection, "user_version") == SCHEMA:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been faster.
+        if _pragma(connection, "user_version") != SCHEMA:
+            migrate(connection)
+            begin(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _check_identity(connection: sqlite3.Connection, path: str) -> None:
+    found = _pragma(connection, "user_version")
+    ours = _pragma(connection, "application_id") == APPLICATION_ID
+    if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        raise NotADatabase(path, "it holds tables of another program")
+    if ours and found > SCHEMA:
+        raise SchemaTooNew(path, found, SCHEMA)
+
+
+def _settings(connection: sqlite3.Connection, database: Database) -> None:
+    """Set what the promises rest on, and read it back: SQLite answers some failures with silence."""
+    connection.execute(f"PRAGMA busy_timeout = {int(database.busy_timeout_ms)}")
+    wanted: Iterable[tuple[str, str, Any]] = (
+        ("journal_mode", "WAL", "wal"),
+        ("synchronous", str(_SYNCHRONOUS[database.durability]), _SYNCHRONOUS[database.durability]),
+        ("wal_autocheckpoint", "0", 0),
+        ("mmap_size", "0", 0),
+    )
+    for name, value, expected in wanted:
+        connection.execute(f"PRAGMA {name} = {value}")
+        found = _pragma(connection, name)
+        if found != expected and not (name == "mmap_size" and found is None):
+            raise StoreFailed(
+                database.path, f"SQLite keeps {name} at {found!r} instead of {expected!r}"
+            )
+    if sys.platform == "darwin" and database.durability == "power":
+        connection.execute("PRAGMA fullfsync = 1")
+        connection.execute("PRAGMA checkpoint_fullfsync = 1")
+    connection.execute("PRAGMA cache_size = -65536")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    row = connection.execute(f"PRAGMA {name}").fetchone()
+    return row[0] if row else None
+
+
+def _sync_directory(name: str) -> None:
+    """Make the names of the file and its WAL durable; SQLite ignores it when this fails."""
+    try:
+        directory = os.open(os.path.dirname(os.path.abspath(name)), os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise StoreFailed(name, f"its folder cannot be synced: {error}") from error

@@ -1,0 +1,292 @@
+"""The log on SQLite: a queue of appends, a pump that commits them in batches, and readers.
+
+Appends that are submitted while a batch is being committed form the next batch, so the more there
+is to do, the cheaper each one gets (group commit). The pump hands a whole batch to the writer's
+thread in one hop and wakes all its callers in one go.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, Collection
+from contextlib import suppress
+
+from carstore.canonical import loads_trusted
+from carstore.chain import GENESIS
+from carstore.clock import Clock
+from carstore.errors import CarstoreError, Closed, InvalidEvent
+from carstore.log import (
+    MAX_APPEND_EVENTS,
+    NEVER_WRITTEN,
+    NOTHING,
+    PAGE_EVENTS,
+    Appended,
+    Entry,
+    Expect,
+    Head,
+    Recorded,
+    StateRead,
+)
+from carstore.names import (
+    Position,
+    RunId,
+    Scope,
+    StateKey,
+    StreamName,
+    inbox_stream,
+    lease_stream,
+    run_lease,
+    run_stream,
+)
+from carstore.sqlite.database import CHECKPOINT_PAGES, Database, checkpoint
+from carstore.sqlite.statements import SQL
+from carstore.sqlite.transaction import Submission, commit_batch, prepare
+
+MAX_QUEUED_EVENTS = 20_000
+"""Events that may wait for the writer, about 0.1 s of its work; then `submit` waits for room."""
+
+MAX_BATCH_EVENTS = 2_000
+"""Events of one transaction. Larger ones gain nothing and make everybody wait longer."""
+
+POLL_SECONDS = 0.015
+"""How often a follower asks whether another process has written: 2.5 microseconds each time."""
+
+_FOREVER = 2**63 - 1
+
+
+class SqliteLog:
+    """`carstore.log.Log` on a SQLite file."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._queue: deque[tuple[Submission, asyncio.Future[Appended]]] = deque()
+        self._queued_events = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._pump_task: asyncio.Task[None] | None = None
+        self._checkpoint_task: asyncio.Task[None] | None = None
+        self._committed: asyncio.Event = asyncio.Event()
+        self._wal_pages = 0
+        self._closing = False
+
+    # --- appending ---
+
+    async def append(self, *entries: Entry, expect: Expect = NOTHING) -> Appended:
+        return await (await self.submit(*entries, expect=expect))
+
+    async def submit(self, *entries: Entry, expect: Expect = NOTHING) -> "asyncio.Future[Appended]":
+        if not 0 < len(entries) <= MAX_APPEND_EVENTS:
+            raise InvalidEvent(
+                "append", "entries", f"{len(entries)} events; allowed are 1 to {MAX_APPEND_EVENTS}"
+            )
+        prepared = [prepare(entry) for entry in entries]
+        while self._queued_events and self._queued_events + len(prepared) > MAX_QUEUED_EVENTS:
+            await self._wait_for_room()
+        if self._closing:
+            raise Closed(self._database.path)
+        if self._database.failure:
+            raise self._database.failure
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self._queue.append((Submission(prepared, expect), future))
+        self._queued_events += len(prepared)
+        self._start_pump()
+        return future
+
+    async def _wait_for_room(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._room.append(waiter)
+        await waiter
+
+    def _start_pump(self) -> None:
+        if self._pump_task is None:
+            self._pump_task = asyncio.create_task(self._pump(), name="carstore writer")
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _pump(self) -> None:
+        while True:
+            while not self._queue:
+                if self._closing:
+                    return
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+                self._wake = None
+            batch = self._take_batch()
+            await self._commit(batch)
+            self._care_for_wal(batch)
+
+    def _take_batch(self) -> "list[tuple[Submission, asyncio.Future[Appended]]]":
+        batch, events = [], 0
+        while self._queue and (not batch or events < MAX_BATCH_EVENTS):
+            taken = self._queue.popleft()
+            events += len(taken[0].entries)
+            batch.append(taken)
+        self._queued_events -= events
+        while self._room:
+            waiter = self._room.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+        return batch
+
+    async def _commit(self, batch: "list[tuple[Submission, asyncio.Future[Appended]]]") -> None:
+        submissions = [submission for submission, _ in batch]
+        path = self._database.path
+        try:
+            await self._database.write(
+                lambda connection: commit_batch(connection, submissions, self._clock, path)
+            )
+        except CarstoreError as failure:
+            for submission in submissions:
+                submission.outcome = failure
+        for submission, future in batch:
+            outcome = submission.outcome
+            assert outcome is not None
+            if future.done():  # its caller stopped waiting
+                continue
+            if isinstance(outcome, CarstoreError):
+                future.set_exception(outcome)
+                future.exception()  # a caller that went away has nobody to tell
+            else:
+                future.set_result(outcome)
+        self._committed.set()
+        self._committed.clear()
+
+    # --- the WAL ---
+
+    def _care_for_wal(self, batch: "list[tuple[Submission, asyncio.Future[Appended]]]") -> None:
+        """Begin a checkpoint when the WAL may have reached its size since it last began anew. SQLite
+        tells nobody how far it is, so the pages are guessed, a little high, from what was appended."""
+        for submission, _ in batch:
+            self._wal_pages += 2 + len(submission.entries) // 2
+        if self._checkpoint_task is None and self._wal_pages > CHECKPOINT_PAGES:
+            self._wal_pages = 0
+            self._checkpoint_task = asyncio.create_task(self._checkpoint(), name="carstore wal")
+
+    async def _checkpoint(self) -> None:
+        """Checkpoint beside the appends, then what they added meanwhile between two of them: so the
+        WAL is empty for a moment and the next append begins it anew."""
+        try:
+            await self._database.checkpoint()
+            await self._database.write(checkpoint)
+        except CarstoreError:
+            # The appends meet the same trouble and report it; a checkpoint can be done later.
+            pass
+        finally:
+            self._checkpoint_task = None
+
+    # --- reading ---
+
+    async def head(self) -> Head:
+        rows = await self._database.fetch(SQL["head"])
+        return Head(Position(rows[0][0]), rows[0][1]) if rows else Head(Position(0), GENESIS)
+
+    async def state(
+        self, scope: Scope, keys: Collection[StateKey], *, at: int | None = None
+    ) -> dict[StateKey, StateRead]:
+        until = _FOREVER if at is None else at
+        found = dict.fromkeys(keys, NEVER_WRITTEN)
+        if found:
+            wanted = {"scope": scope, "keys": json.dumps(list(found)), "until": until}
+            for key, position, run_id, data in await self._database.fetch(
+                SQL["state_of_keys"], wanted
+            ):
+                found[key] = _state_read(position, run_id, data)
+        return found
+
+    async def state_of(self, scope: Scope, *, at: int | None = None) -> dict[StateKey, StateRead]:
+        wanted = {"scope": scope, "until": _FOREVER if at is None else at}
+        rows = await self._database.fetch(SQL["state_at"], wanted)
+        return {key: _state_read(position, run_id, data) for key, position, run_id, data in rows}
+
+    async def read(
+        self,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        stream: StreamName | None = None,
+        run: RunId | None = None,
+        state: tuple[Scope, StateKey] | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> AsyncGenerator[Recorded, None]:
+        wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
+        if stream is not None:
+            statement, wanted["stream"] = "page_stream", stream
+        elif run is not None:
+            names = [run_stream(run), inbox_stream(run), lease_stream(run_lease(run))]
+            statement, wanted["streams"] = "page_streams", json.dumps(names)
+        elif state is not None:
+            statement, (wanted["scope"], wanted["key"]) = "page_state", state
+        else:
+            statement = "page_all" if kinds is None else "page_kinds"
+        async for page in self._pages(statement, wanted, after, until):
+            for recorded in page:
+                yield recorded
+
+    async def pages(
+        self, *, after: int = 0, until: int | None = None, kinds: Collection[str] | None = None
+    ) -> AsyncGenerator[list[Recorded], None]:
+        wanted = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
+        statement = "page_all" if kinds is None else "page_kinds"
+        async for page in self._pages(statement, wanted, after, until):
+            yield page
+
+    async def _pages(
+        self, statement: str, wanted: dict[str, object], after: int, until: int | None
+    ) -> AsyncGenerator[list[Recorded], None]:
+        sql = SQL[statement]
+        wanted = {**wanted, "until": _FOREVER if until is None else until, "limit": PAGE_EVENTS}
+        version = 0
+        while True:
+            rows = await self._database.fetch(sql, {**wanted, "after": after, "version": version})
+            if rows:
+                page = [Recorded._make(row) for row in rows]
+                yield page
+                after, version = page[-1].position, page[-1].version
+            if len(rows) < PAGE_EVENTS:
+                return
+
+    async def follow(
+        self, *, after: int = 0, kinds: Collection[str] | None = None
+    ) -> AsyncGenerator[Recorded, None]:
+        seen = -1
+        while True:
+            # The order matters: what is committed after this reading is found by the next one.
+            version = await self._data_version()
+            if version == seen:
+                await self._wait_for_commit()
+                continue
+            seen = version
+            head = (await self.head()).position
+            async for recorded in self.read(after=after, until=head, kinds=kinds):
+                yield recorded
+            after = max(after, head)
+
+    async def _data_version(self) -> int:
+        rows = await self._database.fetch("PRAGMA data_version")
+        return int(rows[0][0])
+
+    async def _wait_for_commit(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._committed.wait()
+
+    # --- closing ---
+
+    async def close(self) -> None:
+        """Commit what was submitted, then stop. Later appends raise `Closed`."""
+        self._closing = True
+        if self._pump_task is not None:
+            self._start_pump()
+            await self._pump_task
+        if self._checkpoint_task is not None:
+            await self._checkpoint_task
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _state_read(position: int, run_id: RunId | None, data: str) -> StateRead:
+    change = loads_trusted(data)
+    exists = "deleted" not in change
+    return StateRead(change.get("value"), exists, Position(position), run_id)

@@ -1,0 +1,110 @@
+-- Named statements of the SQLite backend. `-- name:` begins one; the loader hands out the rest.
+
+-- name: head
+SELECT position, hash FROM events ORDER BY position DESC LIMIT 1;
+
+-- name: schema
+PRAGMA user_version;
+
+-- What the appends of a batch depend on; names in a JSON list.
+-- name: stream_heads
+SELECT s.name, s.stream_id,
+       coalesce((SELECT max(version) FROM events WHERE stream_id = s.stream_id), 0), s.lease
+FROM streams AS s WHERE s.name IN (SELECT value FROM json_each(?));
+
+-- name: lease_heads
+SELECT name, token, expires_at FROM leases WHERE name IN (SELECT value FROM json_each(?));
+
+-- The newest change of state keys, deletions included; [scope, key] in a JSON list.
+-- name: key_heads
+SELECT k.scope, k.key, (SELECT max(position) FROM events WHERE scope = k.scope AND key = k.key)
+FROM (SELECT json_extract(value, '$[0]') AS scope, json_extract(value, '$[1]') AS key
+      FROM json_each(?)) AS k;
+
+-- name: next_stream_id
+SELECT coalesce(max(stream_id), 0) + 1 FROM streams;
+
+-- name: lease_row
+SELECT name, token, holder, request_id, granted_at, expires_at, position FROM leases WHERE name = ?;
+
+-- name: lease_rows
+SELECT name, token, holder, request_id, granted_at, expires_at, position FROM leases
+WHERE token IS NOT NULL ORDER BY name;
+
+-- name: epoch
+SELECT json_extract(data, '$.epoch'), json_extract(data, '$.log_id') FROM events
+WHERE kind = 'log_epoch_started' ORDER BY position DESC LIMIT 1;
+
+-- name: insert_stream
+INSERT INTO streams (stream_id, name, lease) VALUES (?, ?, ?);
+
+-- name: insert_event
+INSERT INTO events (position, stream_id, version, kind, schema_version, recorded_at, run_id, scope,
+                    key, fence, fence_token, data, prev_hash, hash)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- Reading, a page at a time: positions after :after, at most :until, kinds in the JSON list :kinds
+-- (null: all).
+-- name: page_all
+SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
+       e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
+FROM events AS e CROSS JOIN streams AS s ON s.stream_id = e.stream_id
+WHERE e.position > :after AND e.position <= :until
+ORDER BY e.position LIMIT :limit;
+
+-- name: page_kinds
+SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
+       e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
+FROM events AS e CROSS JOIN streams AS s ON s.stream_id = e.stream_id
+WHERE e.position > :after AND e.position <= :until
+  AND e.kind IN (SELECT value FROM json_each(:kinds))
+ORDER BY e.position LIMIT :limit;
+
+-- :streams is a JSON list of names. Each is read by its own index range, then merged.
+-- name: page_streams
+SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
+       e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
+FROM streams AS s CROSS JOIN events AS e ON e.stream_id = s.stream_id
+WHERE s.name IN (SELECT value FROM json_each(:streams))
+  AND e.position > :after AND e.position <= :until
+  AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
+ORDER BY e.position LIMIT :limit;
+
+-- One stream, by its own order.
+-- name: page_stream
+SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
+       e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
+FROM streams AS s CROSS JOIN events AS e ON e.stream_id = s.stream_id
+WHERE s.name = :stream AND e.version > :version
+  AND e.position > :after AND e.position <= :until
+  AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
+ORDER BY e.version LIMIT :limit;
+
+-- name: page_state
+SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
+       e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
+FROM events AS e CROSS JOIN streams AS s ON s.stream_id = e.stream_id
+WHERE e.scope = :scope AND e.key = :key AND e.position > :after AND e.position <= :until
+ORDER BY e.position LIMIT :limit;
+
+-- The newest change, at or before :until, of each key of the JSON list :keys in a scope.
+-- name: state_of_keys
+SELECT k.value, e.position, e.run_id, e.data
+FROM json_each(:keys) AS k CROSS JOIN events AS e
+  ON e.position = (SELECT max(position) FROM events
+                   WHERE scope = :scope AND key = k.value AND position <= :until);
+
+-- The whole state of a scope at a position: the newest change of each key, deletions left out.
+-- name: state_at
+SELECT e.key, e.position, e.run_id, e.data
+FROM (SELECT max(position) AS newest FROM events
+      WHERE scope = :scope AND key IS NOT NULL AND position <= :until GROUP BY key) AS n
+CROSS JOIN events AS e ON e.position = n.newest
+WHERE json_extract(e.data, '$.deleted') IS NULL
+ORDER BY e.key;
+
+-- What this file's schema is made of, for comparison with schema.sql.
+-- name: schema_objects
+SELECT type, name, sql FROM sqlite_master
+WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+ORDER BY type, name;

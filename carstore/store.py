@@ -1,0 +1,34 @@
+"""The store: one log, and who owns what in it."""
+
+from attrs import frozen
+
+from carstore.clock import Clock
+from carstore.names import LogId
+from carstore.sqlite.database import Database
+from carstore.sqlite.leases import SqliteLeases
+from carstore.sqlite.log import SqliteLog
+
+
+@frozen(kw_only=True)
+class Store:
+    """An open carstore database. `connect` makes it."""
+
+    path: str
+    log: SqliteLog
+    leases: SqliteLeases
+    clock: Clock
+    log_id: LogId
+    epoch: int
+    database: Database
+    """The file itself, for views and checks; not part of what a backend promises."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether appends are possible; a store opened for reading only refuses them."""
+        return self.database.writable
+
+    async def close(self) -> None:
+        """Commit what was submitted, stop renewing leases, close the file."""
+        await self.leases.close()
+        await self.log.close()
+        await self.database.close()
