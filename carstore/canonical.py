@@ -6,6 +6,7 @@ are not strings, and whatever is deeper or larger than the limits. Size and dept
 looked at before it is parsed, because a parser can be attacked with both.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -62,6 +63,11 @@ def scalar(value: Json, path: str) -> str:
 def check(value: Json, path: str = "$") -> None:
     """Raise `InvalidJson` unless `value` has a canonical text."""
     _bounded(dumps(value, path), path)
+
+
+def digest(value: Json) -> str:
+    """SHA-256 (hex) of the canonical text of `value`. Raises `InvalidJson` as `dumps` does."""
+    return hashlib.sha256(dumps(value).encode()).hexdigest()
 
 
 def loads(text: str | bytes, path: str = "$", *, max_bytes: int = MAX_BYTES) -> Json:
@@ -156,7 +162,7 @@ def _check(value: Any, path: str, depth: int) -> None:
         raise InvalidJson(path + "".join(reversed(found.steps)), found.reason) from None
 
 
-class _Found(Exception):  # noqa: N818 - the walk's way back up, collecting the path as it goes
+class _Found(Exception):  # the walk's way back up, collecting the path as it goes
     def __init__(self, reason: str) -> None:
         self.reason = reason
         self.steps: list[str] = []
@@ -185,7 +191,7 @@ def _walk_items(value: dict[str, Any] | list[Any], depth: int) -> None:
     step: Any = None
     try:
         if type(value) is dict:
-            for step, item in value.items():  # noqa: B007 - read when something is found
+            for step, item in value.items():
                 if type(step) is not str:
                     raise _Found(f"its key {step!r:.80} is not a string")
                 _walk(step, 0)

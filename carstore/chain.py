@@ -1,7 +1,8 @@
 """The tamper-evident chain: each event's hash covers the event before it.
 
-The hash is the SHA-256 (hex) of the UTF-8 text of a canonical JSON array. Most of that text is known
-before the event's place in the log is, so it comes as a `Frame` that the transaction completes.
+The hash is the SHA-256 (hex) of the UTF-8 text of a canonical JSON array. Most of that text is
+known before the event's place in the log is, so it comes as a `Frame` that the transaction
+completes.
 """
 
 from hashlib import sha256

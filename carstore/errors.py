@@ -72,7 +72,7 @@ class InvalidJson(CarstoreError):
 
 @define(slots=False, eq=False)
 class InvalidEvent(CarstoreError):
-    """An event, or its envelope, with a field that its class does not allow. Nothing was appended."""
+    """An event, or its envelope, has a field that its class does not allow. Nothing is appended."""
 
     code: ClassVar[str] = "invalid_event"
     kind: str

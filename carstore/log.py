@@ -132,7 +132,20 @@ class StateRead(NamedTuple):
     run_id: RunId | None = None
 
 
-NEVER_WRITTEN = StateRead(None, False, Position(0))
+class Trail(NamedTuple):
+    """The end of a key's history, seen from one run.
+
+    `newest`: its newest change. `ours`: position of the run's newest change, 0 if there is none.
+    `base`: the newest change that is not the run's, which is what was there before the run's last
+    uninterrupted series of changes, if `newest` is the run's.
+    """
+
+    newest: StateRead
+    ours: Position
+    base: StateRead
+
+
+NEVER_WRITTEN = StateRead(value=None, exists=False, position=Position(0))
 
 
 class Head(NamedTuple):
@@ -202,7 +215,13 @@ class Log(Protocol):
         ...
 
     async def state_of(self, scope: Scope, *, at: int | None = None) -> dict[StateKey, StateRead]:
-        """All keys that exist in `scope` as of position `at` (None: now), in order of their names."""
+        """All keys that exist in `scope` as of position `at` (None: now), in order of name."""
+        ...
+
+    async def trails(
+        self, scope: Scope, keys: Collection[StateKey], run_id: RunId
+    ) -> "dict[StateKey, Trail]":
+        """What a rollback of a run has to know of `keys`; an entry for each."""
         ...
 
     async def head(self) -> Head:

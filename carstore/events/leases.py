@@ -9,7 +9,7 @@ from carstore.names import Json
 
 @frozen(kw_only=True)
 class LeaseGranted:
-    """A holder became the owner of a name. The token is `epoch * 2**40 + position` of this event."""
+    """A holder became the owner of a name. Its token: `epoch * 2**40 + position` of this event."""
 
     kind: ClassVar[str] = "lease_granted"
     lease: str

@@ -76,7 +76,7 @@ class ProposalCompleted:
 
 @frozen(kw_only=True)
 class ActionValidated:
-    """An action passed every check and is called without an intent: its tool may be called again."""
+    """An action passed every check and is called without an intent: it may be called again."""
 
     kind: ClassVar[str] = "action_validated"
     action_id: str

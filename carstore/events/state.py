@@ -12,8 +12,8 @@ class StateChanged:
     """A state key got a value, or was deleted.
 
     `scope` and `key` are columns of the event. `data` is `{"value": ..., "prev": ...}` or
-    `{"deleted": true, "prev": ...}`. An event belongs to the nearest `action_succeeded`,
-    `action_deduplicated` or `action_rolled_back` before it in its stream.
+    `{"deleted": true, "prev": ...}`. It was made by the action of the nearest `action_succeeded`
+    before it in its stream, or by nobody but the rollback if a `state_rollback` is nearer.
     """
 
     kind: ClassVar[str] = "state_changed"
@@ -27,7 +27,7 @@ class StateChanged:
 
 @frozen(kw_only=True)
 class StateRollback:
-    """A run's changes of state were undone; the inverses are `state_changed` events before this."""
+    """A run's changes of state were undone; the inverses are the `state_changed` events after this."""
 
     kind: ClassVar[str] = "state_rollback"
     keys: tuple[str, ...]

@@ -290,7 +290,7 @@ def _check_identity(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _settings(connection: sqlite3.Connection, database: Database) -> None:
-    """Set what the promises rest on, and read it back: SQLite answers some failures with silence."""
+    """Set what the promises rest on, and read it back: SQLite is silent about some failures."""
     connection.execute(f"PRAGMA busy_timeout = {int(database.busy_timeout_ms)}")
     wanted: Iterable[tuple[str, str, Any]] = (
         ("journal_mode", "WAL", "wal"),

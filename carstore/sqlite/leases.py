@@ -5,6 +5,7 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
+from carstore.canonical import loads_trusted
 from carstore.clock import Clock
 from carstore.errors import CarstoreError, LeaseLost
 from carstore.holders import Holder, Processes
@@ -19,7 +20,6 @@ from carstore.leases import (
     release,
     renewal,
 )
-from carstore.canonical import loads_trusted
 from carstore.log import Expect, LeaseIs, Log
 from carstore.names import FencingToken, LeaseName, Position, RunId
 from carstore.sqlite.database import Database
@@ -28,7 +28,7 @@ from carstore.sqlite.transaction import EPOCH_SHIFT
 
 
 class SqliteLeases:
-    """What this process owns. One renewal event a beat for all of it, none while it owns nothing."""
+    """What this process owns. One renewal event a beat for all of it, none while it owns none."""
 
     def __init__(
         self,

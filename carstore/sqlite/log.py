@@ -26,6 +26,7 @@ from carstore.log import (
     Head,
     Recorded,
     StateRead,
+    Trail,
 )
 from carstore.names import (
     Position,
@@ -198,6 +199,22 @@ class SqliteLog:
         wanted = {"scope": scope, "until": _FOREVER if at is None else at}
         rows = await self._database.fetch(SQL["state_at"], wanted)
         return {key: _state_read(position, run_id, data) for key, position, run_id, data in rows}
+
+    async def trails(
+        self, scope: Scope, keys: Collection[StateKey], run_id: RunId
+    ) -> dict[StateKey, Trail]:
+        wanted = {"scope": scope, "keys": json.dumps(list(keys)), "run_id": run_id}
+        parts: dict[tuple[StateKey, str], StateRead] = {}
+        for key, part, position, writer, data in await self._database.fetch(SQL["trails"], wanted):
+            parts[key, part] = _state_read(position, writer, data)
+        return {
+            key: Trail(
+                newest=parts.get((key, "newest"), NEVER_WRITTEN),
+                ours=parts.get((key, "ours"), NEVER_WRITTEN).position,
+                base=parts.get((key, "base"), NEVER_WRITTEN),
+            )
+            for key in keys
+        }
 
     async def read(
         self,

@@ -103,6 +103,22 @@ CROSS JOIN events AS e ON e.position = n.newest
 WHERE json_extract(e.data, '$.deleted') IS NULL
 ORDER BY e.key;
 
+-- Of each key of the JSON list :keys: the newest change, the run's newest, the newest of others.
+-- name: trails
+SELECT k.value, part.name, e.position, e.run_id, e.data
+FROM json_each(:keys) AS k
+CROSS JOIN (SELECT 'newest' AS name UNION ALL SELECT 'ours' UNION ALL SELECT 'base') AS part
+CROSS JOIN events AS e
+  ON e.position = CASE part.name
+    WHEN 'newest' THEN (SELECT max(position) FROM events WHERE scope = :scope AND key = k.value)
+    WHEN 'ours' THEN (SELECT position FROM events
+                      WHERE scope = :scope AND key = k.value AND run_id = :run_id
+                      ORDER BY position DESC LIMIT 1)
+    ELSE (SELECT position FROM events
+          WHERE scope = :scope AND key = k.value AND run_id IS NOT :run_id
+          ORDER BY position DESC LIMIT 1)
+  END;
+
 -- What this file's schema is made of, for comparison with schema.sql.
 -- name: schema_objects
 SELECT type, name, sql FROM sqlite_master

@@ -42,8 +42,6 @@ from carstore.names import (
     Micros,
     Position,
     RunId,
-    Scope,
-    StateKey,
     StreamName,
     lease_of,
 )

@@ -1,0 +1,208 @@
+"""Backward: after an abort, undo what was done outside, then what was done to the state.
+
+Nothing new starts; what is in flight is awaited; an attempt in doubt holds everything, because it may
+have to be undone too. Then the compensations are called one after the other, in reverse order of
+success, and when all are over the run's changes of state are inverted, in one append with the end of
+the run.
+"""
+
+from carstore import events as e
+from carstore.names import StateKey
+from engine.begin import parameters_digest, resolved
+from engine.declare import Tool
+from engine.desk import Desk
+from engine.ending import complete, conflict_json, pause_if_idle
+from engine.execute import Call
+from engine.ir import Action, ActionRef, ActionStatus, NotUndone, RollbackConflict, RunStatus
+from engine.rules.references import UnresolvedReference
+from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
+from engine.run import ActionState
+
+__all__ = ["unwind"]
+
+
+async def unwind(desk: Desk) -> None:
+    """Decide all that can be decided now on the way back."""
+    _skip_the_rest(desk)
+    desk.hand_out()
+    if not desk.idle:
+        return
+    if any(state.do.doubt is not None for _, state, _ in desk.doubts()):
+        pause_if_idle(desk)
+        return
+    for index in reversed(desk.run.succeeded):
+        if not _is_undone(desk, index):
+            pause_if_idle(desk)
+            return
+    await _roll_back(desk)
+
+
+def _skip_the_rest(desk: Desk) -> None:
+    """What has not started never will; what is in flight is asked to stop."""
+    desk.startable.clear()
+    for index in desk.run.graph.forward:
+        state = desk.run.actions[index]
+        place = (index, False)
+        if state.status is not None or state.do.doubt is not None:
+            continue
+        if place in desk.calls:
+            desk.calls[place][0].context.request_cancel()
+        elif not desk.has_outcome(place) and not desk.find_doubt(
+            state, desk.tool_of(state), undo=False
+        ):
+            desk.stop_timer(place)
+            reason = "skipped due to abort"
+            desk.record([e.ActionSkipped(action_id=state.action.id, reason=reason)])
+
+
+def _is_undone(desk: Desk, index: int) -> bool:
+    """Whether the compensation of an action is over; begins it, or its retry, if it is due."""
+    state = desk.run.actions[index]
+    if state.undone is not None or state.deduplicated:
+        return True
+    if state.undo.doubt is not None or (index, True) in desk.timers:
+        return False
+    try:
+        undo = _undo_of(desk, state)
+    except UnresolvedReference as error:
+        _fail(desk, state, "", error.message)
+        return True
+    if not isinstance(undo, UndoCall):
+        return True
+    tool = desk.equipment.tools.get(undo.tool)
+    problems = [f"unknown tool '{undo.tool}'"]
+    if tool is not None:
+        problems = tool.schema.check_parameters(undo.parameters)
+    if tool is None or problems:
+        _fail(desk, state, undo.tool, "; ".join(problems))
+        return True
+    if not desk.find_doubt(state, tool, undo=True):
+        _begin_undo(desk, index, tool, undo)
+    return False
+
+
+def _undo_of(desk: Desk, state: ActionState) -> Undo:
+    def named(action_id: str) -> Action:
+        return desk.run.of(action_id).action
+
+    return undo_of(
+        state.action,
+        state.output,
+        desk.tool_of(state),
+        named,
+        lambda parameters: resolved(desk.run, parameters),
+    )
+
+
+def _fail(desk: Desk, state: ActionState, tool: str, error: str) -> None:
+    """A compensation that cannot even be called."""
+    attempt = state.undo.number + 1
+    desk.record(
+        [e.CompensationFailed(action_id=state.action.id, attempt=attempt, tool=tool, error=error)]
+    )
+
+
+def _begin_undo(desk: Desk, index: int, tool: Tool, undo: UndoCall) -> None:
+    state = desk.run.actions[index]
+    attempt = state.undo.number + 1
+    intent = e.CompensationExecuting(
+        action_id=state.action.id,
+        attempt=attempt,
+        tool=tool.name,
+        effect=tool.schema.effect.value,
+        parameters_digest=parameters_digest(undo.parameters),
+    )
+    desk.record([intent])
+    made = Call(
+        index=index,
+        undo=True,
+        attempt=attempt,
+        tool=tool,
+        parameters=undo.parameters,
+        timeout_ms=tool.schema.timeout_ms,
+        grounds={},
+        context=desk.context(state, tool, attempt, undo=True),
+    )
+    desk.to_start.append(made)
+
+
+# --- the state -----------------------------------------------------------------------------------
+
+
+async def _roll_back(desk: Desk) -> None:
+    """Invert the run's changes of state and end the run."""
+    restored, conflicts = await _restore_state(desk)
+    not_undone = _not_undone(desk)
+    left = {item.action_id for item in not_undone}
+    for index in reversed(desk.run.succeeded):
+        state = desk.run.actions[index]
+        if state.action.id not in left and not state.deduplicated:
+            event = e.ActionRolledBack(action_id=state.action.id, reuse_key=state.reuse_key)
+            desk.record([event])
+    _settle_used_compensations(desk)
+    summary = e.StateRollback(
+        keys=tuple(sorted(event.key for event in restored)),
+        conflicts=[conflict_json(conflict) for conflict in conflicts],
+    )
+    desk.record([summary, *restored])
+    failed = any(state.undone is False for state in desk.run.actions)
+    status = RunStatus.PARTIALLY_COMPENSATED if failed else RunStatus.ROLLED_BACK
+    complete(desk, status, not_undone, conflicts)
+
+
+async def _restore_state(desk: Desk) -> tuple[list[e.StateChanged], list[RollbackConflict]]:
+    run, state = desk.run, desk.journal.state
+    keys = sorted(StateKey(key) for key in run.state_keys)
+    trails = await desk.journal.store.log.trails(desk.scope, keys, run.run_id)
+    changes, conflicts = [], []
+    for key in keys:
+        trail, pending = trails[key], key in state.pending
+        state.reads[key] = trail.newest.position
+        decided = restore(trail.newest, trail.base, run.run_id, pending=pending)
+        exists = state.pending[key][1] if pending else trail.newest.exists
+        if decided.change is None:
+            conflicts.append(RollbackConflict(key, trail.ours, decided.theirs or 0))
+        elif decided.change.exists:
+            value = decided.change.value
+            changes.append(e.StateChanged(scope=desk.scope, key=key, value=value))
+        elif exists:
+            changes.append(e.StateChanged(scope=desk.scope, key=key, deleted=True))
+    return changes, conflicts
+
+
+def _not_undone(desk: Desk) -> list[NotUndone]:
+    """What the result has to name: irreversible successes, and compensations that failed."""
+    found = []
+    for index in desk.run.succeeded:
+        state = desk.run.actions[index]
+        if state.deduplicated:
+            continue
+        if state.undone is False:
+            reason = f"compensation failed: {state.undo_error}"
+            found.append(NotUndone(state.action.id, reason))
+        elif state.undone is None:
+            undo = _undo_of(desk, state)
+            if isinstance(undo, Irreversible):
+                found.append(NotUndone(state.action.id, undo.reason))
+    return found
+
+
+def _settle_used_compensations(desk: Desk) -> None:
+    """An action that served as a compensation has the result of that call."""
+    for state in desk.run.actions:
+        compensation = state.action.compensation
+        if not isinstance(compensation, ActionRef) or state.undone is None:
+            continue
+        used = desk.run.of(compensation.action_id)
+        if used.status is None and state.status is ActionStatus.SUCCEEDED:
+            desk.record([_result_of_used(used.action, state)])
+
+
+def _result_of_used(action: Action, undone: ActionState) -> e.Event:
+    attempt = undone.undo.number
+    if undone.undone:
+        return e.ActionSucceeded(
+            action_id=action.id, attempt=attempt, output=undone.undo_output, duration_us=0
+        )
+    error = undone.undo_error or "failed"
+    return e.ActionFailed(action_id=action.id, attempt=attempt, error=error)

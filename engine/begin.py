@@ -1,0 +1,141 @@
+"""What happens to one action when its turn has come, up to its call.
+
+The pipeline, in its order: (0) references are resolved, (1) authority has its place here, (2) the
+action is validated, (3) a remembered result is looked for, (4, 5) budget and rate limit have their
+places here, (6) the intent is recorded. State actions have no outside effect, so for them the last
+step is the action itself.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from attrs import frozen
+
+from carstore import canonical
+from carstore import events as e
+from carstore.log import StateRead
+from carstore.names import Json
+from engine.declare import Tool
+from engine.ir import Action, ActionStatus, ActionType
+from engine.rules.graph import keys_read
+from engine.rules.references import UnresolvedReference, resolve
+from engine.rules.values import same
+from engine.run import ActionState, Run
+from engine.validate import reasons_against
+
+__all__ = [
+    "Begun",
+    "Ready",
+    "Refused",
+    "begin",
+    "grounds_of",
+    "idempotency_key",
+    "parameters_digest",
+    "perform_state_action",
+    "resolved",
+    "reuse_key",
+]
+
+
+@frozen
+class Refused:
+    """The action is settled without a call."""
+
+    event: e.Event
+
+
+@frozen(kw_only=True)
+class Ready:
+    """The action passed every check. `parameters` are what the call is to be given."""
+
+    parameters: dict[str, Json]
+    tool: Tool | None
+
+
+Begun: TypeAlias = Refused | Ready
+
+
+def grounds_of(action: Action) -> set[str]:
+    """The state keys that `begin` reads for an action."""
+    keys = keys_read(action)
+    if action.idempotent:
+        keys = keys | action.expected_effects.keys()
+    return keys
+
+
+def begin(
+    run: Run, index: int, tool: Tool | None, read: Callable[[str], StateRead]
+) -> Begun:
+    """Steps 0 to 2: decide whether the action may be dispatched.
+
+    Args:
+        read: the state of a key of `grounds_of(action)`.
+    """
+    action = run.actions[index].action
+    for needed in run.graph.hard[index]:
+        state = run.actions[needed]
+        if state.status is not ActionStatus.SUCCEEDED:
+            what = "is undecided" if state.status is None else state.status.value
+            reason = f"dependency '{state.action.id}' {what}"
+            return Refused(e.ActionSkipped(action_id=action.id, reason=reason))
+    try:
+        parameters = resolved(run, action.parameters)
+    except UnresolvedReference as error:
+        return Refused(e.ActionRejected(action_id=action.id, error=error.message))
+    reasons = reasons_against(action, parameters, tool, read)
+    if reasons:
+        return Refused(e.ActionRejected(action_id=action.id, error="; ".join(reasons)))
+    return Ready(parameters=parameters, tool=tool)
+
+
+def resolved(run: Run, parameters: dict[str, Json]) -> dict[str, Json]:
+    """`parameters` with every output reference replaced.
+
+    Raises:
+        UnresolvedReference: one leads nowhere.
+    """
+    found: dict[str, Json] = resolve(parameters, run.index, lambda name: _output(run, name))
+    return found
+
+
+def _output(run: Run, action_id: str) -> Json:
+    state = run.of(action_id)
+    if state.status is not ActionStatus.SUCCEEDED:
+        raise KeyError(action_id)
+    return state.output
+
+
+def perform_state_action(
+    action: Action, parameters: dict[str, Json], read: Callable[[str], StateRead]
+) -> tuple[Json, dict[str, Json], str | None]:
+    """What a state action comes to: its output, the keys it writes, and its error if it failed.
+
+    The outputs and the texts are the seed's.
+    """
+    key = parameters["key"]
+    if action.type is ActionType.STATE_WRITE:
+        return f"written: {key}", {key: parameters.get("value")}, None
+    found = read(key)
+    if action.type is ActionType.STATE_READ:
+        return found.value, {}, None
+    expected = parameters.get("expected")
+    if same(found.value, expected):
+        return {"asserted": key, "value": found.value}, {}, None
+    actual, wanted = canonical.dumps(found.value), canonical.dumps(expected)
+    return None, {}, f"assertion failed: state['{key}'] = {actual}, expected {wanted}"
+
+
+def reuse_key(scope: str, tool: Tool, parameters: dict[str, Json]) -> str:
+    """Under which name a result is remembered: the same call, of the same tool, in one scope."""
+    return canonical.digest([scope, tool.name, tool.schema.digest, parameters])
+
+
+def parameters_digest(parameters: dict[str, Json]) -> str:
+    """SHA-256 (hex) of what a call is given: tells calls apart without storing secrets twice."""
+    return canonical.digest(parameters)
+
+
+def idempotency_key(run: Run, state: ActionState, *, undo: bool) -> str:
+    """What a tool is handed to recognise a repeated call: equal for all attempts."""
+    purpose = "undo" if undo else "do"
+    return canonical.digest([run.received.log_id, run.run_id, state.action.id, purpose])

@@ -1,0 +1,66 @@
+"""Asking a tool to stop, across threads and event loops. Nothing is ever interrupted."""
+
+import asyncio
+import contextlib
+import threading
+
+from attrs import define, field
+
+__all__ = ["Cancellation"]
+
+
+@define(eq=False)
+class Cancellation:
+    """Whether one attempt should stop, and those who wait to be told."""
+
+    _lock: threading.Lock = field(init=False, factory=threading.Lock)
+    _requested: bool = field(init=False, default=False)
+    _ended: Exception | None = field(init=False, default=None)
+    _waiting: set[asyncio.Future[None]] = field(init=False, factory=set)
+
+    @property
+    def requested(self) -> bool:
+        """Whether the tool should stop."""
+        return self._requested
+
+    def request(self) -> None:
+        """Tell the tool that it should stop. May be called more than once, from any thread."""
+        with self._lock:
+            self._requested = True
+            self._wake(None)
+
+    def end(self, error: Exception) -> None:
+        """Tell all who wait for a request that none will come, by raising `error` there."""
+        with self._lock:
+            self._ended = error
+            self._wake(error)
+
+    async def wait(self) -> None:
+        """Return once a stop is requested, or raise what `end` was given."""
+        with self._lock:
+            if self._requested:
+                return
+            if self._ended is not None:
+                raise self._ended
+            told = asyncio.get_running_loop().create_future()
+            self._waiting.add(told)
+        try:
+            await told
+        finally:
+            with self._lock:
+                self._waiting.discard(told)
+
+    def _wake(self, error: Exception | None) -> None:
+        for told in self._waiting:
+            # A loop of the tool's own may be closed by now, and then nobody waits on it.
+            with contextlib.suppress(RuntimeError):
+                told.get_loop().call_soon_threadsafe(_tell, told, error)
+
+
+def _tell(told: asyncio.Future[None], error: Exception | None) -> None:
+    if told.done():
+        return
+    if error is None:
+        told.set_result(None)
+    else:
+        told.set_exception(error)

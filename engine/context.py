@@ -1,0 +1,283 @@
+"""What a running tool may ask of the engine: its `ToolContext`.
+
+One context serves one attempt of one action. Nothing that a tool does through it takes effect
+before the attempt's outcome is recorded: writes, meterings and log lines are buffered, and the
+engine takes them out with `close`. From then on the context refuses everything, so a thread that
+outlives its timeout can no longer change anything.
+
+A tool runs on the engine's event loop or, if it is not asynchronous, in a worker thread, while the
+engine may cancel or close its context from the loop. A lock makes each step whole. The one place
+where the two kinds of tool differ is reading state, which may have to wait: `await ctx.read(key)`
+on a loop, `ctx.get(key)` in a thread.
+"""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import ClassVar
+
+from attrs import define, field, setters
+
+from carstore.errors import CarstoreError
+from carstore.names import ActionId, Json, RunId
+from engine.buffered import DELETED, Buffer, Buffered, Deleted, StateRead
+from engine.cancellation import Cancellation
+from engine.rules.copies import own_copy
+from engine.state_reader import Reader, ReadsEnded, StateReader
+
+__all__ = ["ContextClosed", "ToolCancelled", "ToolContext"]
+
+
+@define(slots=False, eq=False)
+class ContextClosed(CarstoreError):
+    """A tool used its context after its attempt was over. Nothing happened."""
+
+    code: ClassVar[str] = "context_closed"
+    tool: str
+    attempt: int
+
+    @property
+    def message(self) -> str:
+        return (
+            f"attempt {self.attempt} of tool {self.tool!r} is over, so its context does nothing "
+            "any more. Stop here: another attempt may be running."
+        )
+
+
+@define(slots=False, eq=False)
+class ToolCancelled(CarstoreError):
+    """A tool stopped because it was asked to; raised by `ToolContext.raise_if_cancelled`."""
+
+    code: ClassVar[str] = "tool_cancelled"
+    tool: str
+
+    @property
+    def message(self) -> str:
+        return f"tool {self.tool!r} stopped, as it was asked to"
+
+
+@define(kw_only=True, eq=False, on_setattr=setters.frozen)
+class ToolContext:
+    """The handle that a tool gets through its parameter annotated `ToolContext`."""
+
+    run_id: RunId
+    action_id: ActionId
+    tool: str
+    attempt: int
+    """Counts from 1 over the whole run, restarts included."""
+    idempotency_key: str
+    """Equal for all attempts of the action. Hand it to whatever the tool calls outside."""
+
+    _reader: Reader = field(repr=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
+    """The engine's loop, on which the reader runs. None: there is no engine (`detached`)."""
+
+    _lock: threading.Lock = field(init=False, repr=False, factory=threading.Lock)
+    _closed: threading.Event = field(init=False, repr=False, factory=threading.Event)
+    _buffer: Buffer = field(init=False, repr=False, factory=Buffer)
+    _cancellation: Cancellation = field(init=False, repr=False, factory=Cancellation)
+    _state: StateReader = field(init=False, repr=False)
+
+    @_state.default
+    def _state_of_reader(self) -> StateReader:
+        return StateReader(self._reader, self._loop)
+
+    @classmethod
+    def detached(
+        cls,
+        state: Mapping[str, Json] | None = None,
+        *,
+        tool: str = "tool",
+        attempt: int = 1,
+        idempotency_key: str = "0" * 64,
+    ) -> "ToolContext":
+        """A context without an engine that reads from `state`: to call a tool from a test.
+
+        What the tool did stands in `buffered` afterwards; `state` itself is not changed.
+        """
+        held = {
+            key: StateRead(own_copy(value), exists=True, position=1)
+            for key, value in (state or {}).items()
+        }
+
+        async def read(key: str) -> StateRead:
+            return held.get(key, StateRead(None, exists=False, position=0))
+
+        return cls(
+            run_id=RunId("detached"),
+            action_id=ActionId("detached"),
+            tool=tool,
+            attempt=attempt,
+            idempotency_key=idempotency_key,
+            reader=read,
+        )
+
+    async def read(self, key: str, default: Json = None) -> Json:
+        """The value of a state key, `default` if there is none; for asynchronous tools.
+
+        An attempt sees its own changes, and otherwise what it saw the first time. Its changes are
+        applied only if nobody has changed since what it read.
+
+        Raises:
+            ContextMisused: if `key` cannot be a state key.
+            ContextClosed: if the attempt is over.
+        """
+        known = self._known(key)
+        if known is None:
+            try:
+                known = self._recorded(key, await self._state.fetch(key))
+            except ReadsEnded:
+                raise self._over() from None
+        return own_copy(known.value) if known.exists else default
+
+    def get(self, key: str, default: Json = None) -> Json:
+        """As `read`, for tools that are plain functions: waits in the tool's own thread.
+
+        Raises:
+            ContextMisused: also if called on the event loop, which it would stop.
+            ContextClosed: also if the attempt ends while it waits.
+        """
+        known = self._known(key)
+        if known is None:
+            try:
+                known = self._recorded(key, self._state.wait_for(key))
+            except ReadsEnded:
+                raise self._over() from None
+        return own_copy(known.value) if known.exists else default
+
+    def set(self, key: str, value: Json) -> None:
+        """Set a state key once the attempt has succeeded.
+
+        Raises:
+            InvalidJson: if `value` is not a JSON value.
+            ContextMisused: if `key` cannot be a state key.
+            ContextClosed: if the attempt is over.
+        """
+        with self._lock:
+            self._check_open()
+            self._buffer.change("ctx.set", key, value)
+
+    def delete(self, key: str) -> None:
+        """Delete a state key, if it exists, once the attempt has succeeded. Raises as `set`."""
+        with self._lock:
+            self._check_open()
+            self._buffer.change("ctx.delete", key, DELETED)
+
+    def meter(
+        self,
+        *,
+        tokens_in: int = 0,
+        tokens_out: int = 0,
+        cost_micros: int = 0,
+        cost: Decimal | str | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+    ) -> None:
+        """Say what one call of a model or service took.
+
+        Args:
+            tokens_in: tokens read.
+            tokens_out: tokens written.
+            cost_micros: millionths of a US dollar.
+            cost: US dollars instead, exact; rounded to millionths, half away from zero.
+            agent: who spent it, if not the proposal's source.
+            model: of what.
+
+        Raises:
+            ContextMisused: if an amount is negative, too large or inexact, or a name unusable.
+            ContextClosed: if the attempt is over.
+        """
+        with self._lock:
+            self._check_open()
+            self._buffer.meter(
+                tokens_in=tokens_in,
+                tokens_out=tokens_out,
+                cost_micros=cost_micros,
+                cost=cost,
+                agent=agent,
+                model=model,
+            )
+
+    def log(self, message: str, /, **data: Json) -> None:
+        """Write a line into the log of the run. Too many or too long ones are cut.
+
+        Raises:
+            InvalidJson: if `data` are not JSON values.
+            ContextClosed: if the attempt is over.
+        """
+        with self._lock:
+            self._check_open()
+            self._buffer.log(message, data)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the tool should stop. May be asked from any thread, also after the attempt."""
+        return self._cancellation.requested
+
+    def raise_if_cancelled(self) -> None:
+        """Raise `ToolCancelled` if the tool should stop. Call it where stopping leaves no mess."""
+        if self._cancellation.requested:
+            raise ToolCancelled(self.tool)
+
+    async def wait_cancelled(self) -> None:
+        """Return once the tool should stop.
+
+        Raises:
+            ContextClosed: if the attempt ends without that.
+        """
+        await self._cancellation.wait()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the attempt is over."""
+        return self._closed.is_set()
+
+    @property
+    def buffered(self) -> Buffered:
+        """What the tool has done through the context so far."""
+        with self._lock:
+            return self._buffer.content()
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """State key -> position of what was read first."""
+        return self.buffered.reads
+
+    @property
+    def changes(self) -> dict[str, Json | Deleted]:
+        """State key -> new value or `DELETED`, in the order of the last changes."""
+        return self.buffered.changes
+
+    def request_cancel(self) -> None:
+        """For the engine: ask the tool to stop. It is free not to; nothing is interrupted."""
+        self._cancellation.request()
+
+    def close(self) -> Buffered:
+        """For the engine: end the attempt, take out what was buffered, refuse all from now on.
+
+        A thread that waits in `get`, and tasks that wait in `wait_cancelled`, get `ContextClosed`.
+        """
+        with self._lock:
+            self._closed.set()
+            content = self._buffer.content()
+        self._state.close()
+        self._cancellation.end(self._over())
+        return content
+
+    def _known(self, key: str) -> StateRead | None:
+        with self._lock:
+            self._check_open()
+            return self._buffer.known(key)
+
+    def _recorded(self, key: str, read: StateRead) -> StateRead:
+        with self._lock:
+            self._check_open()
+            return self._buffer.record(key, read)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise self._over()
+
+    def _over(self) -> ContextClosed:
+        return ContextClosed(self.tool, self.attempt)

@@ -1,0 +1,290 @@
+"""What a driver has before it: the run, its journal, the calls in flight, the retries that are due.
+
+Mechanics only. What is next is decided in `forward` and `backward`, in whose hands this is.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from attrs import define, field, frozen
+
+from carstore import events as e
+from carstore.errors import StateConflict
+from carstore.log import StateRead
+from carstore.names import ActionId, Json, Position, Scope, StateKey
+from engine import commit
+from engine.begin import idempotency_key
+from engine.context import ToolContext
+from engine.declare import Tool
+from engine.execute import Call, Ending, Outcome, perform
+from engine.journal import Journal
+from engine.rules.schedule import Schedule, ScheduleMode
+from engine.run import ActionState, Doubt, Run
+from engine.tools import ToolExecutor, Tools
+
+__all__ = ["Desk", "Equipment", "Place", "Remembered"]
+
+Place = tuple[int, bool]
+"""An action's index, and whether it is being undone."""
+
+
+@frozen(kw_only=True)
+class Remembered:
+    """A result that an equal action had before: where it stands, and what it was."""
+
+    position: int
+    run_id: str
+    action_id: str
+    output: Json
+
+
+@frozen(kw_only=True)
+class Equipment:
+    """What a runtime gives to the drivers of its runs."""
+
+    tools: Tools
+    executor: ToolExecutor | None
+    threads: ThreadPoolExecutor
+    backoff: commit.Backoff
+    recall: Callable[[str], Awaitable[Remembered | None]]
+    """Finds the result that is remembered under a reuse key."""
+
+
+@define(eq=False)
+class Desk:
+    """The working state of one driver. Only its task touches it, so there are no locks."""
+
+    journal: Journal
+    equipment: Equipment
+    wake: asyncio.Event = field(factory=asyncio.Event)
+    calls: dict[Place, tuple[Call, "asyncio.Task[None]"]] = field(factory=dict)
+    timers: dict[Place, asyncio.TimerHandle] = field(factory=dict)
+    outcomes: list[Outcome] = field(factory=list)
+    """Of calls that have ended, until they are recorded."""
+    taken: list[Outcome] = field(factory=list)
+    """Those of `outcomes` that what was recorded in this turn includes."""
+    startable: deque[int] = field(factory=deque)
+    to_start: list[Call] = field(factory=list)
+    """Calls to make once what was recorded in this turn is durable."""
+    contested: dict[str, StateConflict] = field(factory=dict)
+    """Keys that changed under every attempt to decide on them."""
+    given_up: bool = False
+    schedule: Schedule = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.plan()
+
+    @property
+    def run(self) -> Run:
+        return self.journal.run
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.run.received.scope)
+
+    @property
+    def policy(self) -> commit.Policy:
+        return commit.Policy(
+            on_doubt=self.run.received.on_doubt, backoff=self.equipment.backoff
+        )
+
+    def plan(self) -> None:
+        """Make the schedule from what the run says is settled."""
+        run = self.run
+        forward = set(run.graph.forward)
+        settled = [
+            index
+            for index, state in enumerate(run.actions)
+            if state.status is not None and index in forward
+        ]
+        self.schedule = Schedule(run.graph, ScheduleMode(run.received.schedule), settled)
+        run.settled.clear()
+        self.startable.clear()
+        self.hand_out()
+
+    def hand_out(self) -> bool:
+        """Take from the schedule what may start now; whether there is anything to start."""
+        for index in self.run.settled:
+            self.schedule.done(index)
+        self.run.settled.clear()
+        self.startable.extend(i for i in self.schedule.ready() if not self.is_busy((i, False)))
+        return bool(self.startable)
+
+    def tool_of(self, state: ActionState) -> Tool | None:
+        """The tool that an action calls, if it calls one that is known."""
+        name = state.action.tool
+        return self.equipment.tools.get(name) if name is not None else None
+
+    # --- recording ---
+
+    def record(self, events: Iterable[e.Event]) -> None:
+        """Apply events and append them at the end of the turn; set the timers of retries."""
+        for event in events:
+            self.journal.record(event)
+            if isinstance(event, e.ActionRetrying):
+                self.retry_later((self.run.index[event.action_id], False), event.delay_ms)
+            elif isinstance(event, e.CompensationRetrying):
+                self.retry_later((self.run.index[event.action_id], True), event.delay_ms)
+
+    async def flush(self) -> None:
+        """Make everything recorded durable; then the outcomes in it need not be kept."""
+        await self.journal.flush()
+        for outcome in self.taken:
+            self.outcomes.remove(outcome)
+        self.taken.clear()
+
+    async def forget(self) -> None:
+        """Drop this turn's decisions and read the run again; outcomes are kept."""
+        await self.journal.forget()
+        self.taken.clear()
+        self.to_start.clear()
+        self.plan()
+
+    # --- retries ---
+
+    def retry_later(self, place: Place, delay_ms: float) -> None:
+        """Make the action, or its compensation, startable after a delay."""
+        self.stop_timer(place)
+        loop = asyncio.get_running_loop()
+        self.timers[place] = loop.call_later(delay_ms / 1000, self._retry_now, place)
+
+    def _retry_now(self, place: Place) -> None:
+        del self.timers[place]
+        if not place[1]:
+            self.startable.append(place[0])
+        self.wake.set()
+
+    def stop_timer(self, place: Place) -> None:
+        timer = self.timers.pop(place, None)
+        if timer is not None:
+            timer.cancel()
+
+    # --- calls ---
+
+    def is_busy(self, place: Place) -> bool:
+        """Whether something is under way for the action, or what came of it is not recorded."""
+        return place in self.calls or place in self.timers or self.has_outcome(place)
+
+    def has_outcome(self, place: Place) -> bool:
+        """Whether a call has ended and is not recorded."""
+        return any((o.call.index, o.call.undo) == place for o in self.outcomes)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is in flight, about to start, or ended without being recorded."""
+        return not (self.calls or self.to_start or len(self.outcomes) > len(self.taken))
+
+    def key_for(self, state: ActionState, *, undo: bool) -> str:
+        """The idempotency key of the calls for one purpose."""
+        return idempotency_key(self.run, state, undo=undo)
+
+    def context(self, state: ActionState, tool: Tool, attempt: int, *, undo: bool) -> ToolContext:
+        """What the tool is handed for one attempt."""
+        return ToolContext(
+            run_id=self.run.run_id,
+            action_id=ActionId(state.action.id),
+            tool=tool.name,
+            attempt=attempt,
+            idempotency_key=self.key_for(state, undo=undo),
+            reader=self._read_state,
+            loop=asyncio.get_running_loop(),
+        )
+
+    async def _read_state(self, key: str) -> StateRead:
+        found = await self.journal.store.log.state(self.scope, [StateKey(key)])
+        return found[StateKey(key)]
+
+    def start_calls(self) -> None:
+        """Make the calls of this turn, whose intents are durable now."""
+        if self.to_start:
+            self.journal.check_held()
+        for made in self.to_start:
+            for key in made.grounds:
+                made.grounds[key] = self.journal.state.known[key].position
+            place = (made.index, made.undo)
+            self.calls[place] = (made, asyncio.create_task(self._call(place, made)))
+        self.to_start.clear()
+
+    async def _call(self, place: Place, made: Call) -> None:
+        outcome = await perform(
+            made,
+            self.equipment.threads,
+            self.equipment.executor,
+            self.journal.clock,
+            lambda: self.given_up,
+        )
+        del self.calls[place]
+        self.outcomes.append(outcome)
+        self.wake.set()
+
+    async def drop_calls(self) -> None:
+        """Stop waiting for anything: the run is finished, or not ours any more."""
+        for place in list(self.timers):
+            self.stop_timer(place)
+        dropped = list(self.calls.values())
+        for made, task in dropped:
+            made.context.request_cancel()
+            task.cancel()
+        await asyncio.gather(*(task for _, task in dropped), return_exceptions=True)
+        for made, _ in dropped:
+            made.context.close()
+
+    # --- outcomes ---
+
+    async def take(self, outcome: Outcome) -> None:
+        """Record what came of a call, but not its changes if the state it read has changed."""
+        made = outcome.call
+        state = self.run.actions[made.index]
+        if self.given_up and outcome.ending is Ending.UNKNOWN and made.tool.schema.repeatable:
+            self.outcomes.remove(outcome)  # nothing to record: it will simply be called again
+            return
+        stale = None
+        if outcome.ending is Ending.RETURNED and not made.undo:
+            stale = await self._stale({**made.grounds, **outcome.buffered.reads})
+        self.taken.append(outcome)
+        key = self.key_for(state, undo=made.undo)
+        self.record(commit.after_call(self.run, outcome, stale, self.policy, key))
+        doubt = state.do.doubt
+        if not made.undo and doubt is not None and doubt.answer is None:
+            self.schedule.hold(made.index)
+
+    async def _stale(self, reads: dict[str, int]) -> StateConflict | None:
+        """The first of `reads` that does not hold any more; otherwise they become conditions."""
+        if any(key in self.journal.state.pending for key in reads):
+            # Another action of the run has written the key in this very turn; see where.
+            await self.flush()
+        await self.journal.fetch(reads)
+        for key, read_at in reads.items():
+            now = self.journal.state.known[key].position
+            if now != read_at or key in self.contested:
+                return StateConflict(self.scope, StateKey(key), Position(read_at), now)
+        for key in reads:
+            self.journal.state.read(key)
+        return None
+
+    # --- doubts ---
+
+    def find_doubt(self, state: ActionState, tool: Tool | None, *, undo: bool) -> bool:
+        """Whether a resume finds an intent without an outcome that must not be called again."""
+        attempts = state.undo if undo else state.do
+        if not attempts.open or tool is None or tool.schema.repeatable:
+            return False
+        key, reason = self.key_for(state, undo=undo), "the process ended during the call"
+        self.record(
+            commit.doubtful(
+                state.action, attempts.number, tool.name, key, reason, self.policy, undo=undo
+            )
+        )
+        return True
+
+    def doubts(self) -> list[tuple[int, ActionState, Doubt]]:
+        """All attempts in doubt."""
+        found = []
+        for index in sorted(self.run.in_doubt):
+            state = self.run.actions[index]
+            for attempts in (state.do, state.undo):
+                if attempts.doubt is not None:
+                    found.append((index, state, attempts.doubt))
+        return found

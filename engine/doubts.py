@@ -1,0 +1,52 @@
+"""Answering for an attempt of which nobody knows what became."""
+
+from typing import Literal
+
+from carstore import Entry, Store
+from carstore import events as e
+from carstore.names import Json, RunId, inbox_stream
+from engine.errors import NoDoubt
+from engine.journal import load_run
+
+__all__ = ["Resolution", "resolve"]
+
+Resolution = Literal["succeeded", "failed", "retry"]
+
+
+async def resolve(
+    store: Store,
+    run_id: RunId,
+    action_id: str,
+    resolution: Resolution,
+    *,
+    output: Json = None,
+    error: str | None = None,
+    by: str = "somebody",
+) -> None:
+    """Say what became of an attempt in doubt; the run's driver acts on it, now or when it resumes.
+
+    Args:
+        resolution: `succeeded` (with its `output`), `failed` (with its `error`), or `retry`: it is
+            called once more, on your word that this does no harm.
+        by: who says so.
+
+    Raises:
+        NotFound: there is no such run or action.
+        NoDoubt: the action is not in doubt, or somebody has answered already.
+    """
+    run = await load_run(store, run_id)
+    state = run.of(action_id)
+    for attempts, undo in ((state.do, False), (state.undo, True)):
+        if attempts.doubt is not None and attempts.doubt.answer is None:
+            answer = e.DoubtResolved(
+                action_id=action_id,
+                attempt=attempts.doubt.attempt,
+                undo=undo,
+                resolution=resolution,
+                output=output,
+                error=error,
+                by=by,
+            )
+            await store.log.append(Entry(inbox_stream(run_id), answer, run_id))
+            return
+    raise NoDoubt(run_id, action_id)

@@ -1,0 +1,128 @@
+"""The driver: it owns one run and moves it on until nothing is next.
+
+Theory of operation. One task does everything that changes the run, so there are no locks. It goes in
+turns. A turn takes in the outcomes that have arrived, decides whatever can be decided now, records
+all of it in one append, and only then starts the calls that were decided on: so the intent to call
+is durable before the call, and the outcome of a call is durable before anything that depends on it.
+The append of outcome k carries the intent of call k+1.
+
+If the state on which a decision rests has changed meanwhile, nothing was recorded; the turn is
+forgotten, the run is read again, and the turn is repeated. Outcomes are kept until they are recorded:
+their calls have happened.
+
+Start, resume and the end of a compensation are this one loop: what it finds in the run (an open
+attempt, a retry that is due, an answer to a doubt, a failure that aborts) is all it goes by.
+"""
+
+from collections.abc import Callable
+
+from carstore import events as e
+from carstore.errors import StateConflict
+from carstore.names import inbox_stream
+from engine import commit
+from engine.backward import unwind
+from engine.desk import Desk
+from engine.ending import pause
+from engine.forward import advance
+from engine.run import Run
+
+__all__ = ["Driver"]
+
+MAX_REDECIDED = 3
+"""How often a turn is repeated because the state changed under it; then the actions that rest on
+the contested key fail."""
+
+
+class Driver:
+    """Drives one run; `drive` is the loop."""
+
+    def __init__(self, desk: Desk, observe: Callable[[Run], None]) -> None:
+        self._desk = desk
+        self._observe = observe
+        self._interrupted = False
+
+    async def drive(self) -> Run:
+        """Move the run on until it is finished, waits for a person, or was interrupted.
+
+        Raises:
+            LeaseHeld, LeaseLost, StaleFence, VersionConflict: somebody else drives the run.
+            Busy, DiskFull, StoreFailed: the store does not go on; what was recorded is safe.
+        """
+        desk = self._desk
+        try:
+            while True:
+                desk.wake.clear()
+                await self._turn()
+                self._observe(desk.run)
+                if desk.journal.ends_turn:
+                    return desk.run
+                desk.start_calls()
+                await desk.wake.wait()
+        finally:
+            await desk.drop_calls()
+
+    def interrupt(self) -> None:
+        """Start nothing more, wait for the calls in flight, and put the run down."""
+        self._interrupted = True
+        for made, _ in self._desk.calls.values():
+            made.context.request_cancel()
+        self._desk.wake.set()
+
+    def give_up(self) -> None:
+        """Do not wait for the calls in flight any longer: what becomes of them is unknown."""
+        self.interrupt()
+        self._desk.given_up = True
+        for _, task in self._desk.calls.values():
+            task.cancel()
+
+    async def _turn(self) -> None:
+        desk, conflicts = self._desk, 0
+        while True:
+            try:
+                await self._decide()
+                await desk.flush()
+                break
+            except StateConflict as conflict:
+                conflicts += 1
+                if conflicts > MAX_REDECIDED:
+                    desk.contested[conflict.key] = conflict
+                await desk.forget()
+        desk.contested.clear()
+
+    async def _decide(self) -> None:
+        desk = self._desk
+        journal = desk.journal
+        if journal.lease is None and not journal.entries:
+            holder = str(journal.store.leases.holder)
+            first = desk.run.received if journal.is_new else e.RunResumed(holder=holder)
+            desk.record([first])
+        for outcome in list(desk.outcomes):
+            await desk.take(outcome)
+        await self._hear_answers()
+        if self._interrupted:
+            if desk.idle:
+                pause(desk, "interrupted")
+        elif desk.run.aborting:
+            await unwind(desk)
+        else:
+            await advance(desk)
+            # What was just decided may abort the run, or be in doubt with a policy that answers.
+            if desk.run.aborting:
+                await unwind(desk)
+            elif any(doubt.answer for _, _, doubt in desk.doubts()):
+                await self._hear_answers()
+                await advance(desk)
+
+    async def _hear_answers(self) -> None:
+        """Act on what policy or people said about attempts in doubt."""
+        desk = self._desk
+        if any(doubt.answer is None for _, _, doubt in desk.doubts()):
+            inbox = inbox_stream(desk.run.run_id)
+            async for recorded in desk.journal.store.log.read(stream=inbox):
+                desk.run.apply(recorded.event, recorded.recorded_at)
+        for index, state, doubt in desk.doubts():
+            if doubt.answer is None:
+                continue
+            if index in desk.schedule.held and not doubt.answer.undo:
+                desk.schedule.release(index)
+            desk.record(commit.after_answer(desk.run, state, doubt, desk.policy))

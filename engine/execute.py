@@ -1,0 +1,158 @@
+"""Execute: make one call, and say what came of it as a value. Somebody else records it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+
+from attrs import frozen
+
+from carstore import canonical
+from carstore.clock import Clock
+from carstore.errors import InvalidJson
+from carstore.names import Json
+from engine.buffered import Buffered
+from engine.calling import call
+from engine.context import ToolContext
+from engine.declare import Tool
+from engine.tools import ToolExecutor
+
+__all__ = ["Call", "Ending", "Outcome", "perform"]
+
+CANCEL_GRACE_SECONDS = 1.0
+"""How long a cancelled asynchronous tool may take to clean up before it is left alone."""
+
+MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+"""Bytes of an output as JSON. It stands in the log for ever; larger things belong in a file."""
+
+MAX_ERROR_CHARS = 4_000
+"""Characters of an error message kept."""
+
+
+class Ending(Enum):
+    """How a call ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    UNKNOWN = "unknown"
+    """It was given up while it may still be running: nobody knows what it did or will do."""
+
+
+@frozen(kw_only=True)
+class Call:
+    """A call that has been decided on and recorded, about to be made."""
+
+    index: int
+    """Of the action it is made for."""
+    undo: bool
+    """Whether it undoes the action."""
+    attempt: int
+    tool: Tool
+    parameters: dict[str, Json]
+    timeout_ms: int | None
+    grounds: dict[str, int]
+    """State key -> position at which it was read to decide on the call."""
+    reuse_key: str | None = None
+    """Under which the result will be remembered, if the action asks for that."""
+    context: ToolContext
+
+
+@frozen(kw_only=True)
+class Outcome:
+    """What came of a call."""
+
+    call: Call
+    ending: Ending
+    output: Json = None
+    error: str = ""
+    duration_us: int
+    buffered: Buffered
+
+
+async def perform(
+    made: Call,
+    threads: ThreadPoolExecutor,
+    executor: ToolExecutor | None,
+    clock: Clock,
+    given_up: Callable[[], bool],
+) -> Outcome:
+    """Make a call and wait for its end, at most until its timeout.
+
+    Args:
+        given_up: asked when the waiting was cancelled; True if the driver cannot wait any longer.
+    """
+    started = clock.boot()
+    ending, output, error = Ending.RETURNED, None, ""
+    try:
+        output = await _within(
+            made, call(made.tool, made.parameters, made.context, threads, executor=executor)
+        )
+        output, error = _checked(made.tool, output)
+        if error:
+            ending = Ending.RAISED
+    except _TimedOut:
+        ending, error = Ending.UNKNOWN, f"action timed out after {made.timeout_ms}ms"
+    except asyncio.CancelledError:
+        if not given_up():
+            raise
+        ending, error = Ending.UNKNOWN, "the run was interrupted during the call"
+    except Exception as raised:  # noqa: BLE001 - whatever a tool raises is its failure
+        ending, error = Ending.RAISED, _text(raised)
+    return Outcome(
+        call=made,
+        ending=ending,
+        output=output,
+        error=error,
+        duration_us=clock.boot() - started,
+        buffered=made.context.close(),
+    )
+
+
+class _TimedOut(Exception):  # noqa: N818 - not an error of ours; it ends a wait
+    pass
+
+
+async def _within(made: Call, calling: Coroutine[object, object, Json]) -> Json:
+    """Wait for a call, at most `timeout_ms`; then cancel it and leave it alone."""
+    if made.timeout_ms is None:
+        return await calling
+    task = asyncio.ensure_future(calling)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=made.timeout_ms / 1000)
+        if not done:
+            made.context.request_cancel()
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=CANCEL_GRACE_SECONDS)
+            raise _TimedOut
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+        task.add_done_callback(_look_away)
+
+
+def _look_away(task: "asyncio.Future[Json]") -> None:
+    """Take the late result of a call that was given up; it was recorded as unknown."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _checked(tool: Tool, output: Json) -> tuple[Json, str]:
+    """The output, or what is known of one that cannot be recorded and why."""
+    try:
+        text = canonical.dumps(output, "output")
+    except InvalidJson as error:
+        return {"type": type(output).__name__}, f"{error.message}; a tool returns JSON"
+    size = len(text.encode())
+    if size > MAX_OUTPUT_BYTES:
+        known = {"sha256": canonical.digest(output), "bytes": size}
+        return known, f"output has {size:,} bytes; at most {MAX_OUTPUT_BYTES:,} are kept"
+    problems = tool.schema.check_returns(output)
+    return output, "; ".join(problems)
+
+
+def _text(error: Exception) -> str:
+    name, said = type(error).__name__, str(error)
+    text = f"{name}: {said}" if said else name
+    # What a tool says of its failure is data: it may hold what the log cannot.
+    return text[:MAX_ERROR_CHARS].encode("utf-8", "replace").decode()

@@ -1,0 +1,180 @@
+"""What a driver has decided but not yet recorded, and the one append that records it.
+
+Decisions rest on state that was read at some position. Everything decided since the last append goes
+into one append, whose conditions are all that was read for it, the version of the run's stream and
+the fence of the run's lease. So either all of it is true of the moment it was recorded, or nothing
+is recorded and the decisions are made again.
+
+The lease rides along: its grant is the first entry of the first append that does not also end the
+run, its release the last entry of the append that ends the driver's turn. A run whose whole history
+is one append takes no lease.
+"""
+
+from collections.abc import Iterable
+
+from attrs import define, field
+
+from carstore import Store
+from carstore import events as e
+from carstore.clock import Clock
+from carstore.errors import LeaseLost
+from carstore.leases import Claim, HeldLease, release
+from carstore.log import Appended, Entry, Expect, Fence, StateRead
+from carstore.names import (
+    Json,
+    Position,
+    RunId,
+    Scope,
+    StateKey,
+    run_lease,
+    run_stream,
+)
+from engine.run import Run
+
+__all__ = ["Journal", "load_run"]
+
+
+@define
+class StateOverlay:
+    """What a driver knows of the state: as read from the log, under its own unrecorded writes."""
+
+    scope: Scope
+    known: dict[str, StateRead] = field(factory=dict)
+    pending: dict[str, tuple[Json, bool]] = field(factory=dict)
+    """Key -> value and whether it exists, written by events that wait for their append."""
+    reads: dict[str, Position] = field(factory=dict)
+    """Key -> position at which a decision that waits for its append read it."""
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that have to be fetched before they can be read."""
+        return [key for key in keys if key not in self.pending and key not in self.known]
+
+    def read(self, key: str) -> StateRead:
+        """The state of a key that was fetched, remembered as a ground of the decision."""
+        if key in self.pending:
+            value, exists = self.pending[key]
+            return StateRead(value, exists, Position(0))
+        found = self.known[key]
+        self.reads[key] = found.position
+        return found
+
+
+@define
+class Journal:
+    """The only writer of a run's stream."""
+
+    store: Store
+    run: Run
+    state: StateOverlay
+    is_new: bool
+    """Whether the run has not been recorded yet."""
+    lease: HeldLease | None = None
+    entries: list[Entry] = field(factory=list)
+    ends_turn: bool = False
+    """Whether what is recorded next is the driver's last word."""
+
+    @property
+    def clock(self) -> Clock:
+        return self.store.clock
+
+    def record(self, event: e.Event) -> None:
+        """Apply an event to the run, and append it with the next flush."""
+        self.run.apply(event, None)
+        if isinstance(event, e.StateChanged):
+            self.state.pending[event.key] = (event.value, not event.deleted)
+        self.entries.append(Entry(run_stream(self.run.run_id), event, self.run.run_id))
+
+    async def fetch(self, keys: Iterable[str]) -> None:
+        """Make `keys` readable."""
+        missing = self.state.missing(keys)
+        if missing:
+            found = await self.store.log.state(self.state.scope, [StateKey(k) for k in missing])
+            self.state.known.update(found)
+
+    async def flush(self) -> Appended | None:
+        """Append what was recorded; afterwards it is durable.
+
+        Raises:
+            StateConflict: something a decision rests on has changed; call `forget` and decide again.
+            VersionConflict, LeaseLost, StaleFence: somebody else drives the run.
+            LeaseHeld: somebody else drives the run, and is alive.
+        """
+        if not self.entries and not (self.ends_turn and self.lease):
+            return None
+        claim = await self._claim()
+        entries = [claim.entry, *self.entries] if claim else list(self.entries)
+        if self.ends_turn and self.lease is not None:
+            entries.append(release(self.lease, self.run.run_id))
+        done = await self.store.log.append(*entries, expect=self._expect(claim))
+        self._recorded(done, claimed=claim is not None)
+        if claim is not None:
+            self.lease = self.store.leases.hold(claim, done.first)
+            if self.ends_turn:  # its token was not known in time to release it in the same append
+                await self.store.leases.release(self.lease, self.run.run_id)
+        elif self.ends_turn and self.lease is not None:
+            self.store.leases.forget(self.lease)
+        return done
+
+    async def _claim(self) -> Claim | None:
+        if self.lease is not None or (self.is_new and self.ends_turn):
+            return None
+        lease = run_lease(self.run.run_id)
+        if self.is_new:
+            return self.store.leases.claim_new(lease, self.run.run_id)
+        return await self.store.leases.claim(lease, self.run.run_id)
+
+    def _expect(self, claim: Claim | None) -> Expect:
+        stream = run_stream(self.run.run_id)
+        fence = None
+        if self.lease is not None:
+            fence = Fence(self.lease.name, self.lease.token)
+        elif claim is not None:
+            fence = Fence(claim.condition.lease, None)
+        return Expect(
+            versions={stream: self.run.version},
+            unchanged=[
+                (self.state.scope, StateKey(key), position)
+                for key, position in self.state.reads.items()
+            ],
+            fence=fence,
+            leases=[claim.condition] if claim else (),
+        )
+
+    def _recorded(self, done: Appended, *, claimed: bool) -> None:
+        position = done.first + claimed
+        for _, event, _ in self.entries:
+            if isinstance(event, e.StateChanged):
+                self.state.known[event.key] = StateRead(
+                    event.value, not event.deleted, Position(position), self.run.run_id
+                )
+            position += 1
+        self.run.version += len(self.entries)
+        self.run.stamp(done.recorded_at)
+        self.is_new = False
+        self.entries.clear()
+        self.state.pending.clear()
+        self.state.reads.clear()
+
+    async def forget(self) -> None:
+        """Drop what was decided since the last append, and read the run again."""
+        self.entries.clear()
+        self.ends_turn = False
+        self.state = StateOverlay(self.state.scope)
+        if self.is_new:
+            self.run = Run.begin(self.run.run_id, self.run.received, self.run.proposal)
+        else:
+            self.run = await load_run(self.store, self.run.run_id)
+
+    def check_held(self) -> None:
+        """Raise `LeaseLost` unless the run is still ours to act for, by our own clock."""
+        if self.lease is not None and not self.lease.is_held(self.clock):
+            raise LeaseLost(self.lease.name)
+
+
+async def load_run(store: Store, run_id: RunId) -> Run:
+    """Fold a run from the log.
+
+    Raises:
+        NotFound: if there is no such run.
+    """
+    return Run.fold(run_id, [recorded async for recorded in store.log.read(run=run_id)])

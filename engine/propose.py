@@ -1,0 +1,110 @@
+"""Propose: from a proposal to the first event of its run."""
+
+import os
+from collections.abc import Iterable
+
+from attrs import frozen
+
+from carstore import events as e
+from carstore.names import Json, LogId, RunId, Scope, is_run_id
+from engine.errors import InvalidRunId, ToolsChanged
+from engine.ir import Action, Proposal, ToolCompensation
+from engine.plan_json import proposal_to_dict
+from engine.run import Run
+from engine.tools import Tools
+
+__all__ = ["Options", "check_run_id", "check_tools", "new_run_id", "received", "same_plan"]
+
+
+@frozen(kw_only=True)
+class Options:
+    """How a run goes about it; recorded with the proposal and binding for every resume."""
+
+    scope: Scope
+    schedule: str = "levels"
+    concurrency: int = 16
+    on_doubt: str = "hold"
+    abort_on_rejection: bool = False
+    abort_on_exhausted_retry: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.schedule not in ("levels", "eager"):
+            raise ValueError(f"schedule is 'levels' or 'eager', not {self.schedule!r}")
+        if self.on_doubt not in ("hold", "fail", "retry"):
+            raise ValueError(f"on_doubt is 'hold', 'fail' or 'retry', not {self.on_doubt!r}")
+        if not 1 <= self.concurrency <= 10_000:
+            raise ValueError(f"concurrency is 1 to 10,000, not {self.concurrency!r}")
+
+
+def new_run_id() -> RunId:
+    """Sixteen random hex characters."""
+    return RunId(os.urandom(8).hex())
+
+
+def check_run_id(text: str) -> RunId:
+    """Raises `InvalidRunId` unless `text` can name a run."""
+    if not is_run_id(text):
+        raise InvalidRunId(text)
+    return RunId(text)
+
+
+def received(
+    proposal: Proposal, tools: Tools, options: Options, log_id: LogId
+) -> e.ProposalReceived:
+    """The event that says everything a resume needs, but for code."""
+    known = {name: tools.get(name) for name in tools_named(proposal.actions, tools)}
+    return e.ProposalReceived(
+        proposal_id=proposal.id,
+        source=proposal.source,
+        proposal=proposal_to_dict(proposal),
+        tools={name: tool.schema.digest for name, tool in known.items() if tool is not None},
+        scope=options.scope,
+        schedule=options.schedule,
+        concurrency=options.concurrency,
+        on_doubt=options.on_doubt,
+        log_id=log_id,
+        abort_on_rejection=options.abort_on_rejection,
+        abort_on_exhausted_retry=options.abort_on_exhausted_retry,
+    )
+
+
+def tools_named(actions: Iterable[Action], tools: Tools) -> set[str]:
+    """The tools that a plan may call, compensations included."""
+    names: set[str] = set()
+    for action in actions:
+        if action.tool is not None:
+            names.add(action.tool)
+        if isinstance(action.compensation, ToolCompensation):
+            names.add(action.compensation.tool)
+    for name in list(names):
+        tool = tools.get(name)
+        if tool is not None and tool.schema.compensation is not None:
+            names.add(tool.schema.compensation)
+    return names
+
+
+def check_tools(run: Run, tools: Tools) -> None:
+    """Refuse to go on with tools that are not those the run was begun with.
+
+    Raises:
+        ToolsChanged: naming them.
+    """
+    missing, changed = [], []
+    for name, digest in run.received.tools.items():
+        tool = tools.get(name)
+        if tool is None:
+            missing.append(name)
+        elif tool.schema.digest != digest:
+            changed.append(name)
+    if missing or changed:
+        raise ToolsChanged(run.run_id, tuple(sorted(missing)), tuple(sorted(changed)))
+
+
+def same_plan(run: Run, proposal: Proposal) -> bool:
+    """Whether `proposal` is what the run was begun with, but for ids it was not given."""
+    return _without_ids(run.received.proposal) == _without_ids(proposal_to_dict(proposal))
+
+
+def _without_ids(proposal: Json) -> Json:
+    actions = [{k: v for k, v in action.items() if k != "id"} for action in proposal["actions"]]
+    return {**proposal, "id": None, "actions": actions}

@@ -1,0 +1,87 @@
+"""What a run came to, as a value for programs."""
+
+from datetime import UTC, datetime, timedelta
+
+from carstore import events as e
+from carstore.names import Micros
+from engine.ir import (
+    ActionResult,
+    ActionStatus,
+    ActionType,
+    CostSummary,
+    NotUndone,
+    RollbackConflict,
+    RunResult,
+)
+from engine.run import ActionState, Run
+
+__all__ = ["cost_of", "result_of", "rfc3339"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def result_of(run: Run) -> RunResult:
+    """The result of a run, finished or not; actions that are not settled yet are left out."""
+    done = run.completed
+    return RunResult(
+        run_id=run.run_id,
+        proposal_id=run.proposal.id,
+        status=run.status,
+        results=[_action_result(state) for state in run.actions if state.status is not None],
+        not_undone=[NotUndone(**item) for item in done.not_undone] if done else (),
+        conflicts=[RollbackConflict(**item) for item in done.conflicts] if done else (),
+        cost=cost_of(run),
+    )
+
+
+def cost_of(run: Run) -> CostSummary:
+    """What the run has used so far; once it is finished, what its last event says."""
+    if run.completed is not None:
+        return _recorded_cost(run.completed)
+    counts = dict.fromkeys(ActionStatus, 0)
+    tool_calls, duration_us = 0, 0
+    for state in run.actions:
+        if state.status is not None:
+            counts[state.status] += 1
+        if state.status is ActionStatus.SUCCEEDED and state.action.type is ActionType.TOOL_CALL:
+            tool_calls += 1
+        duration_us += state.duration_us or 0
+    return CostSummary(
+        tool_calls=tool_calls,
+        actions_executed=counts[ActionStatus.SUCCEEDED] + counts[ActionStatus.FAILED],
+        actions_rejected=counts[ActionStatus.REJECTED],
+        actions_skipped=counts[ActionStatus.SKIPPED],
+        total_duration_ms=duration_us / 1000,
+        retries=run.retries,
+    )
+
+
+def rfc3339(at: Micros | int) -> str:
+    """An instant for people and programs: RFC 3339, UTC, with microseconds."""
+    return (_EPOCH + timedelta(microseconds=at)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _recorded_cost(done: e.ProposalCompleted) -> CostSummary:
+    return CostSummary(
+        tool_calls=done.tool_calls,
+        actions_executed=done.actions_executed,
+        actions_rejected=done.actions_rejected,
+        actions_skipped=done.actions_skipped,
+        total_duration_ms=done.duration_us / 1000,
+        retries=done.retries,
+    )
+
+
+def _action_result(state: ActionState) -> ActionResult:
+    assert state.status is not None
+    return ActionResult(
+        action_id=state.action.id,
+        status=state.status,
+        output=state.output,
+        error=state.error,
+        state_changes=state.state_changes,
+        duration_ms=None if state.duration_us is None else state.duration_us / 1000,
+        attempts=state.do.number,
+        rolled_back=state.rolled_back,
+        timestamp=None if state.settled_at is None else rfc3339(state.settled_at),
+    )

@@ -1,0 +1,275 @@
+"""The tools of a runtime: a table of names, where it comes from, and the port for the rest."""
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+from attrs import define
+
+from carstore.errors import CarstoreError
+from carstore.names import Json
+from engine.declare import Tool, tool
+from engine.tool_schema import EffectMode, InvalidTool, RateLimit, ToolSchema
+
+__all__ = [
+    "EffectMode",
+    "InvalidTool",
+    "NoToolExecutor",
+    "RateLimit",
+    "Tool",
+    "ToolExecutor",
+    "ToolSchema",
+    "Tools",
+    "ToolsNotFound",
+    "load_tools",
+    "tool",
+]
+
+
+class ToolExecutor(Protocol):
+    """Carries out the tools that were registered without a function. Source: the seed's trait."""
+
+    async def execute(self, tool: str, params: dict[str, Json]) -> Json:
+        """Call `tool` and return its output; whatever it raises is the call's failure."""
+        ...
+
+
+@define(slots=False, eq=False)
+class NoToolExecutor(CarstoreError):
+    """A tool without a function was called in a runtime without a `ToolExecutor`."""
+
+    code: ClassVar[str] = "no_tool_executor"
+
+    @property
+    def message(self) -> str:
+        return "no tool executor configured"
+
+
+@define(slots=False, eq=False)
+class ToolsNotFound(CarstoreError):
+    """There is no such file or module of tools."""
+
+    code: ClassVar[str] = "tools_not_found"
+    spec: str
+    reason: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.reason}. Name a FILE.py, or a module that Python can import."
+
+    @property
+    def where(self) -> str | None:
+        return self.spec
+
+
+class Tools:
+    """A table of tools by name. Names are unique; registered tools stay."""
+
+    def __init__(self, tools: Iterable[Tool | ToolSchema | str] = ()) -> None:
+        """Register each of `tools`, as `register` does."""
+        self._by_name: dict[str, Tool] = {}
+        for one in tools:
+            self.register(one)
+
+    def register(self, item: Tool | ToolSchema | str) -> Tool:
+        """Add a tool, or a schema or bare name that the `ToolExecutor` carries out.
+
+        A compensating tool that was given to `@tool` as an object is added with it.
+
+        Raises:
+            InvalidTool: if it is no tool, its schema cannot be used, or its name is taken.
+        """
+        added = _tool_of(item)
+        known = self._by_name.get(added.name)
+        if known is added:
+            return added
+        if known is not None:
+            reason = f"there are two tools of this name{_places(known, added)}. Rename one"
+            raise InvalidTool(added.name, reason)
+        self._by_name[added.name] = added
+        if added.undo is not None:
+            self.register(added.undo)
+        return added
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name, if there is one."""
+        return self._by_name.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of registration."""
+        return tuple(self._by_name)
+
+    def schemas(self) -> list[ToolSchema]:
+        """All schemas, in the order of registration; what a model is shown."""
+        return [one.schema for one in self._by_name.values()]
+
+    def check_compensations(self) -> None:
+        """Check that what is to undo a tool is there and takes what it will be handed.
+
+        Raises:
+            InvalidTool: naming the tool whose compensation would fail.
+        """
+        for one in self._by_name.values():
+            name = one.schema.compensation
+            if name is None:
+                continue
+            undo = self._by_name.get(name)
+            if undo is None:
+                reason = f"there is no tool {name!r}, which is to undo it. Register that one too"
+                raise InvalidTool(one.name, reason, "compensation")
+            if not _takes_what_undoing_needs(undo.schema.parameters):
+                reason = (
+                    f"{name!r} is to undo it and will be handed `parameters` and `output`, but "
+                    f"does not take these two. Write: def {undo.name}(parameters: dict, output)"
+                )
+                raise InvalidTool(one.name, reason, "compensation")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+
+def load_tools(spec: str) -> Tools:
+    """All tools of a Python file or module: each `@tool` at its top level, imported ones too.
+
+    While it is imported, the file's folder (for a module: the working directory) stands first on
+    `sys.path`, so that it can import its siblings; afterwards last, for what the tools import when
+    they are called.
+
+    Args:
+        spec: the path of a `FILE.py`, or the name of a module that can be imported.
+
+    Raises:
+        ToolsNotFound: if there is no such file or module.
+        InvalidTool: if importing it fails, or it holds no tools, or they do not fit together.
+    """
+    path = Path(spec)
+    if spec.endswith(".py") or os.sep in spec or path.is_file():
+        module = _import_file(spec, path)
+    else:
+        module = _import_module(spec)
+    tools = Tools(value for value in vars(module).values() if isinstance(value, Tool))
+    if not len(tools):
+        raise InvalidTool("", "no tools in it. Write @tool above its functions", spec)
+    tools.check_compensations()
+    return tools
+
+
+def _tool_of(item: Any) -> Tool:
+    if isinstance(item, Tool):
+        return item
+    if isinstance(item, str):
+        return Tool(schema=ToolSchema(name=item))
+    if isinstance(item, ToolSchema):
+        item.compile()
+        return Tool(schema=item)
+    name = str(getattr(item, "__name__", item))[:128]
+    if callable(item):
+        raise InvalidTool(name, "is a plain function. Write @tool above it")
+    raise InvalidTool(name, f"is of type {type(item).__name__}; tools are made with @tool")
+
+
+def _takes_what_undoing_needs(schema: dict[str, Json]) -> bool:
+    """Whether `{parameters, output}` can pass, as far as the names tell."""
+    handed = {"parameters", "output"}
+    known, required = schema.get("properties", {}), schema.get("required", [])
+    closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    return handed.issuperset(required) and not (closed and handed.difference(known))
+
+
+def _places(*tools: Tool) -> str:
+    """Where the functions of `tools` were written, as far as that is known."""
+    codes = [getattr(one.function, "__code__", None) for one in tools]
+    known = [f"{code.co_filename}:{code.co_firstlineno}" for code in codes if code is not None]
+    return f" ({' and '.join(known)})" if known else ""
+
+
+def _import_file(spec: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise ToolsNotFound(spec, f"{spec} {what}")
+    path = path.resolve()
+    name = _module_name(path)
+    loader = SourceFileLoader(name, str(path))
+    module_spec = importlib.util.spec_from_loader(name, loader)
+    assert module_spec is not None  # only a loader that cannot tell packages makes it None
+    module = importlib.util.module_from_spec(module_spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        with _importable(str(path.parent)):
+            loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        raise InvalidTool("", _import_failure(error), spec) from error
+    return module
+
+
+def _import_module(spec: str) -> ModuleType:
+    if not all(part.isidentifier() for part in spec.split(".")):
+        raise ToolsNotFound(spec, f"there is no file {spec!r:.200}, and no module has such a name")
+    importlib.invalidate_caches()
+    try:
+        with _importable(os.getcwd()):
+            return importlib.import_module(spec)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{spec}.".startswith(f"{missing}."):
+            raise ToolsNotFound(spec, f"there is no module {spec!r:.200}") from None
+        raise InvalidTool("", _import_failure(error), spec) from error
+
+
+@contextlib.contextmanager
+def _importable(folder: str) -> Iterator[None]:
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _module_name(path: Path) -> str:
+    """The file's own name, as siblings and child processes know it, unless that is taken."""
+    known = sys.modules.get(path.stem)
+    ours = known is None or getattr(known, "__file__", None) == str(path)
+    if path.stem.isidentifier() and path.stem not in sys.stdlib_module_names and ours:
+        return path.stem
+    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+
+
+def _import_failure(error: BaseException) -> str:
+    """What went wrong, at which line of the tools file, and where else if it was elsewhere."""
+    what = f"{type(error).__name__}: {error}"[:500]
+    machinery = (__file__, importlib.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in machinery and not frame.filename.startswith("<frozen ")
+    ]
+    if not frames:  # the file itself could not be compiled
+        at = f" at line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        return f"importing it failed{at}: {what}"
+    first, last = frames[0], frames[-1]
+    text = f"importing it failed at line {first.lineno}: {what}"
+    if last.filename != first.filename:
+        text += f" ({last.filename}, line {last.lineno})"
+    return text
