@@ -1,9 +1,9 @@
 """Backward: after an abort, undo what was done outside, then what was done to the state.
 
-Nothing new starts; what is in flight is awaited; an attempt in doubt holds everything, because it may
-have to be undone too. Then the compensations are called one after the other, in reverse order of
-success, and when all are over the run's changes of state are inverted, in one append with the end of
-the run.
+Nothing new starts; what is in flight is awaited; an attempt in doubt holds everything, because it
+may have to be undone too. Then the compensations are called one after the other, in reverse order
+of success, and when all are over the run's changes of state are inverted, in one append with the
+end of the run.
 """
 
 from carstore import events as e

@@ -63,9 +63,7 @@ def grounds_of(action: Action) -> set[str]:
     return keys
 
 
-def begin(
-    run: Run, index: int, tool: Tool | None, read: Callable[[str], StateRead]
-) -> Begun:
+def begin(run: Run, index: int, tool: Tool | None, read: Callable[[str], StateRead]) -> Begun:
     """Steps 0 to 2: decide whether the action may be dispatched.
 
     Args:

@@ -11,7 +11,8 @@ from attrs import define, field, frozen
 
 from carstore import canonical
 from carstore.errors import CarstoreError
-from carstore.names import Json
+from carstore.log import StateRead
+from carstore.names import Json, Position
 from engine.rules.copies import own_copy
 from engine.rules.identifiers import problem_with_state_key
 from engine.rules.money import MAX_MICROS, micros_of
@@ -24,7 +25,6 @@ __all__ = [
     "Deleted",
     "LogLine",
     "Metered",
-    "StateRead",
 ]
 
 MAX_KEYS = 10_000
@@ -54,16 +54,6 @@ class Deleted(Enum):
 
 DELETED: Final = Deleted.DELETED
 """Stands in `Buffered.changes` for a key that is to be deleted; null is a value like any other."""
-
-
-@frozen
-class StateRead:
-    """What a state key was when it was read."""
-
-    value: Json
-    exists: bool
-    position: int
-    """Of the change that made it so; 0 if the key was never set."""
 
 
 @frozen(kw_only=True)
@@ -150,7 +140,7 @@ class Buffer:
             return self._reads.get(key)
         value = self._changes[key]
         exists = value is not DELETED
-        return StateRead(value if exists else None, exists, position=0)
+        return StateRead(value if exists else None, exists, Position(0))
 
     def record(self, key: str, read: StateRead) -> StateRead:
         """Remember the first `read` of `key`; returns the first one."""

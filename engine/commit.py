@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from carstore import events as e
 from carstore.errors import StateConflict
@@ -22,7 +22,7 @@ class Policy:
 
     on_doubt: str = "hold"
     """`hold`: a person decides. `fail`: it counts as failed. `retry`: it is called again."""
-    backoff: Backoff = Backoff()
+    backoff: Backoff = Factory(Backoff)
 
 
 def after_call(
@@ -116,9 +116,7 @@ def doubtful(
     )
 
 
-def after_answer(
-    run: Run, state: ActionState, doubt: Doubt, policy: Policy
-) -> Iterator[e.Event]:
+def after_answer(run: Run, state: ActionState, doubt: Doubt, policy: Policy) -> Iterator[e.Event]:
     """What to record when an attempt in doubt was resolved."""
     action, answer = state.action, doubt.answer
     if answer is None:
@@ -192,9 +190,7 @@ def _after_undo(state: ActionState, outcome: Outcome, policy: Policy) -> Iterato
         )
 
 
-def _after_answered_undo(
-    action: Action, answer: e.DoubtResolved, tool: str
-) -> Iterator[e.Event]:
+def _after_answered_undo(action: Action, answer: e.DoubtResolved, tool: str) -> Iterator[e.Event]:
     if answer.resolution == "succeeded":
         yield e.CompensationSucceeded(
             action_id=action.id,
@@ -211,6 +207,4 @@ def _after_answered_undo(
             error=answer.error or "resolved as failed",
         )
     else:
-        yield e.CompensationRetrying(
-            action_id=action.id, attempt=answer.attempt + 1, delay_ms=0
-        )
+        yield e.CompensationRetrying(action_id=action.id, attempt=answer.attempt + 1, delay_ms=0)

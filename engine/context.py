@@ -20,8 +20,9 @@ from typing import ClassVar
 from attrs import define, field, setters
 
 from carstore.errors import CarstoreError
-from carstore.names import ActionId, Json, RunId
-from engine.buffered import DELETED, Buffer, Buffered, Deleted, StateRead
+from carstore.log import StateRead
+from carstore.names import ActionId, Json, Position, RunId
+from engine.buffered import DELETED, Buffer, Buffered, Deleted
 from engine.cancellation import Cancellation
 from engine.rules.copies import own_copy
 from engine.state_reader import Reader, ReadsEnded, StateReader
@@ -97,12 +98,12 @@ class ToolContext:
         What the tool did stands in `buffered` afterwards; `state` itself is not changed.
         """
         held = {
-            key: StateRead(own_copy(value), exists=True, position=1)
+            key: StateRead(own_copy(value), exists=True, position=Position(1))
             for key, value in (state or {}).items()
         }
 
         async def read(key: str) -> StateRead:
-            return held.get(key, StateRead(None, exists=False, position=0))
+            return held.get(key, StateRead(None, exists=False, position=Position(0)))
 
         return cls(
             run_id=RunId("detached"),

@@ -20,6 +20,7 @@ from engine.context import ToolContext
 from engine.declare import Tool
 from engine.execute import Call, Ending, Outcome, perform
 from engine.journal import Journal
+from engine.rules.retries import Backoff
 from engine.rules.schedule import Schedule, ScheduleMode
 from engine.run import ActionState, Doubt, Run
 from engine.tools import ToolExecutor, Tools
@@ -47,7 +48,7 @@ class Equipment:
     tools: Tools
     executor: ToolExecutor | None
     threads: ThreadPoolExecutor
-    backoff: commit.Backoff
+    backoff: Backoff
     recall: Callable[[str], Awaitable[Remembered | None]]
     """Finds the result that is remembered under a reuse key."""
 
@@ -86,9 +87,7 @@ class Desk:
 
     @property
     def policy(self) -> commit.Policy:
-        return commit.Policy(
-            on_doubt=self.run.received.on_doubt, backoff=self.equipment.backoff
-        )
+        return commit.Policy(on_doubt=self.run.received.on_doubt, backoff=self.equipment.backoff)
 
     def plan(self) -> None:
         """Make the schedule from what the run says is settled."""
@@ -281,10 +280,9 @@ class Desk:
 
     def doubts(self) -> list[tuple[int, ActionState, Doubt]]:
         """All attempts in doubt."""
-        found = []
+        found: list[tuple[int, ActionState, Doubt]] = []
         for index in sorted(self.run.in_doubt):
             state = self.run.actions[index]
-            for attempts in (state.do, state.undo):
-                if attempts.doubt is not None:
-                    found.append((index, state, attempts.doubt))
+            pair = (state.do.doubt, state.undo.doubt)
+            found.extend((index, state, doubt) for doubt in pair if doubt is not None)
         return found

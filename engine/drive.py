@@ -1,14 +1,14 @@
 """The driver: it owns one run and moves it on until nothing is next.
 
-Theory of operation. One task does everything that changes the run, so there are no locks. It goes in
-turns. A turn takes in the outcomes that have arrived, decides whatever can be decided now, records
-all of it in one append, and only then starts the calls that were decided on: so the intent to call
-is durable before the call, and the outcome of a call is durable before anything that depends on it.
-The append of outcome k carries the intent of call k+1.
+Theory of operation. One task does everything that changes the run, so there are no locks. It goes
+in turns. A turn takes in the outcomes that have arrived, decides whatever can be decided now,
+records all of it in one append, and only then starts the calls that were decided on: so the
+intent to call is durable before the call, and the outcome of a call is durable before anything
+that depends on it. The append of outcome k carries the intent of call k+1.
 
 If the state on which a decision rests has changed meanwhile, nothing was recorded; the turn is
-forgotten, the run is read again, and the turn is repeated. Outcomes are kept until they are recorded:
-their calls have happened.
+forgotten, the run is read again, and the turn is repeated. Outcomes are kept until they are
+recorded: their calls have happened.
 
 Start, resume and the end of a compensation are this one loop: what it finds in the run (an open
 attempt, a retry that is due, an answer to a doubt, a failure that aborts) is all it goes by.
@@ -99,23 +99,24 @@ class Driver:
         for outcome in list(desk.outcomes):
             await desk.take(outcome)
         await self._hear_answers()
-        if self._interrupted:
-            if desk.idle:
-                pause(desk, "interrupted")
-        elif desk.run.aborting:
-            await unwind(desk)
-        else:
-            await advance(desk)
-            # What was just decided may abort the run, or be in doubt with a policy that answers.
-            if desk.run.aborting:
-                await unwind(desk)
-            elif any(doubt.answer for _, _, doubt in desk.doubts()):
-                await self._hear_answers()
-                await advance(desk)
+        if not self._interrupted:
+            await self._move_on()
+        elif desk.idle:
+            pause(desk, "interrupted")
 
-    async def _hear_answers(self) -> None:
-        """Act on what policy or people said about attempts in doubt."""
+    async def _move_on(self) -> None:
+        """Forward or back, until nothing turns up on the way that changes what is next."""
         desk = self._desk
+        while True:
+            back = desk.run.aborting
+            await (unwind(desk) if back else advance(desk))
+            heard = await self._hear_answers()
+            if not heard and back == desk.run.aborting:
+                return
+
+    async def _hear_answers(self) -> bool:
+        """Act on what policy or people said about attempts in doubt; whether they said anything."""
+        desk, heard = self._desk, False
         if any(doubt.answer is None for _, _, doubt in desk.doubts()):
             inbox = inbox_stream(desk.run.run_id)
             async for recorded in desk.journal.store.log.read(stream=inbox):
@@ -126,3 +127,5 @@ class Driver:
             if index in desk.schedule.held and not doubt.answer.undo:
                 desk.schedule.release(index)
             desk.record(commit.after_answer(desk.run, state, doubt, desk.policy))
+            heard = True
+        return heard

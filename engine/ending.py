@@ -47,7 +47,8 @@ def conflict_json(conflict: RollbackConflict) -> Json:
 
 def pause_if_idle(desk: Desk) -> None:
     """Put the run down if nothing can happen before a person has answered."""
-    if desk.idle and not desk.timers and not desk.startable:
+    answered = any(doubt.answer is not None for _, _, doubt in desk.doubts())
+    if desk.idle and not desk.timers and not desk.startable and not answered:
         pause(desk, "waiting")
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a run as a whole. What goes wrong with an action is a result, not an error."""
+"""What can go wrong with a run as a whole; what goes wrong with an action is a result."""
 
 from typing import ClassVar
 

@@ -108,7 +108,7 @@ async def perform(
     )
 
 
-class _TimedOut(Exception):  # noqa: N818 - not an error of ours; it ends a wait
+class _TimedOut(Exception):
     pass
 
 

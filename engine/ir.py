@@ -9,7 +9,7 @@ not any string.
 import os
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, cast
 
 from attrs import Factory, asdict, field, frozen
 
@@ -108,15 +108,12 @@ class Operator(StrEnum):
     CONTAINS = "contains"
 
 
-T = TypeVar("T")
-
-
 def new_id() -> str:
     """Twelve random hex characters: the id of a proposal or an action that was given none."""
     return os.urandom(6).hex()
 
 
-def _items(value: Iterable[T]) -> tuple[T, ...]:
+def _items(value: Iterable[Any]) -> tuple[Any, ...]:
     # Anything else stays as it is, so that the check can show what was given: tuple("abc") would
     # turn one name into three.
     return tuple(value) if type(value) is list else cast(Any, value)

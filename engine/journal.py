@@ -1,13 +1,13 @@
 """What a driver has decided but not yet recorded, and the one append that records it.
 
-Decisions rest on state that was read at some position. Everything decided since the last append goes
-into one append, whose conditions are all that was read for it, the version of the run's stream and
-the fence of the run's lease. So either all of it is true of the moment it was recorded, or nothing
-is recorded and the decisions are made again.
+Decisions rest on state that was read at some position. Everything decided since the last append
+goes into one append, whose conditions are all that was read for it, the version of the run's
+stream and the fence of the run's lease. So either all of it is true of the moment it was
+recorded, or nothing is recorded and the decisions are made again.
 
 The lease rides along: its grant is the first entry of the first append that does not also end the
-run, its release the last entry of the append that ends the driver's turn. A run whose whole history
-is one append takes no lease.
+run, its release the last entry of the append that ends the driver's turn. A run whose whole
+history is one append takes no lease.
 """
 
 from collections.abc import Iterable
@@ -89,13 +89,13 @@ class Journal:
         missing = self.state.missing(keys)
         if missing:
             found = await self.store.log.state(self.state.scope, [StateKey(k) for k in missing])
-            self.state.known.update(found)
+            self.state.known.update({str(key): read for key, read in found.items()})
 
     async def flush(self) -> Appended | None:
         """Append what was recorded; afterwards it is durable.
 
         Raises:
-            StateConflict: something a decision rests on has changed; call `forget` and decide again.
+            StateConflict: what a decision rests on has changed; `forget` and decide again.
             VersionConflict, LeaseLost, StaleFence: somebody else drives the run.
             LeaseHeld: somebody else drives the run, and is alive.
         """

@@ -102,7 +102,7 @@ def check_tools(run: Run, tools: Tools) -> None:
 
 def same_plan(run: Run, proposal: Proposal) -> bool:
     """Whether `proposal` is what the run was begun with, but for ids it was not given."""
-    return _without_ids(run.received.proposal) == _without_ids(proposal_to_dict(proposal))
+    return bool(_without_ids(run.received.proposal) == _without_ids(proposal_to_dict(proposal)))
 
 
 def _without_ids(proposal: Json) -> Json:

@@ -27,9 +27,9 @@ def result_of(run: Run) -> RunResult:
         run_id=run.run_id,
         proposal_id=run.proposal.id,
         status=run.status,
-        results=[_action_result(state) for state in run.actions if state.status is not None],
-        not_undone=[NotUndone(**item) for item in done.not_undone] if done else (),
-        conflicts=[RollbackConflict(**item) for item in done.conflicts] if done else (),
+        results=tuple(_action_result(state) for state in run.actions if state.status is not None),
+        not_undone=tuple(NotUndone(**item) for item in done.not_undone) if done else (),
+        conflicts=tuple(RollbackConflict(**item) for item in done.conflicts) if done else (),
         cost=cost_of(run),
     )
 

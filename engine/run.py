@@ -174,9 +174,7 @@ class Run:
             )
         return state.status is ActionStatus.REJECTED and self.received.abort_on_rejection
 
-    def _settle(
-        self, state: ActionState, status: ActionStatus, recorded_at: Micros | None
-    ) -> None:
+    def _settle(self, state: ActionState, status: ActionStatus, recorded_at: Micros | None) -> None:
         if state.status is None:
             self.settled.append(self.index[state.action.id])
         state.status = status
@@ -349,5 +347,3 @@ _HANDLERS: dict[type, Callable[[Run, Any, Micros | None], None]] = {
     e.StateRollback: _state_rollback,
     e.StateChanged: _state_changed,
 }
-
-

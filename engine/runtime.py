@@ -9,7 +9,7 @@ from carstore import Store
 from carstore.canonical import loads_trusted
 from carstore.errors import LeaseHeld, LeaseLost, StaleFence, VersionConflict
 from carstore.names import MAIN_SCOPE, Json, RunId, Scope, run_lease
-from engine.commit import Backoff
+from engine.declare import Tool
 from engine.desk import Desk, Equipment, Remembered
 from engine.drive import Driver
 from engine.errors import RunExists, RunOwned
@@ -25,8 +25,8 @@ from engine.propose import (
     same_plan,
 )
 from engine.results import result_of
+from engine.rules.retries import Backoff
 from engine.run import Run
-from engine.declare import Tool
 from engine.tool_schema import ToolSchema
 from engine.tools import ToolExecutor, Tools
 from projections import REUSE, RUNS, row, select

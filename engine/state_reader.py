@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from attrs import define, field
 
-from engine.buffered import ContextMisused, StateRead
+from carstore.log import StateRead
+from engine.buffered import ContextMisused
 
 __all__ = ["Reader", "ReadsEnded", "StateReader"]
 

@@ -18,8 +18,9 @@ MAX_SHOWN_CHARS = 80
 def violation(condition: Precondition, found: StateRead) -> str | None:
     """Why `condition` does not hold for the state of its key, or None if it does.
 
-    A missing key fails every operator that compares; a key that holds null exists. Order is defined
-    for numbers only. `contains` asks for a part of a string, an item of a list or a key of an object.
+    A missing key fails every operator that compares; a key that holds null exists. Order is
+    defined for numbers only. `contains` asks for a part of a string, an item of a list or a key
+    of an object.
     """
     kind = condition.operator
     if kind is Operator.EXISTS:

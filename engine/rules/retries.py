@@ -20,7 +20,12 @@ class Backoff:
 
     def delay_ms(self, retry: int) -> int:
         """Milliseconds to wait before retry number `retry`, counted from 1."""
-        return min(self.cap_ms, self.base_ms * self.factor ** min(retry - 1, 40))
+        delay_ms = self.base_ms
+        for _ in range(retry - 1):
+            if delay_ms >= self.cap_ms:
+                break
+            delay_ms *= self.factor
+        return min(self.cap_ms, delay_ms)
 
 
 def attempts_allowed(action: Action) -> int:

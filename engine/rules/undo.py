@@ -77,8 +77,8 @@ def undo_of(
 class Restored:
     """What a rollback does about one key that the run wrote.
 
-    `change`: the state to return to, None to leave the key alone. `theirs`: position of the write by
-    somebody else that makes it so, if it is one.
+    `change`: the state to return to, None to leave the key alone. `theirs`: position of the write
+    by somebody else that makes it so, if it is one.
     """
 
     change: StateRead | None
