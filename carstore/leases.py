@@ -11,6 +11,7 @@ under them, so that owning something costs no commit of its own.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import define, frozen
 
@@ -138,6 +139,62 @@ def renewal(leases: Sequence[HeldLease], ttl_us: int = TTL_US) -> tuple[Entry, l
     return Entry(lease_stream(LeaseName("renewals")), event), conditions
 
 
+class Leases(Protocol):
+    """The port: what a process owns, and what the file says of who owns what."""
+
+    holder: Holder
+    """Who we are."""
+
+    async def row(self, lease: LeaseName) -> LeaseRow | None:
+        """The lease as the file has it; None if it was never granted."""
+        ...
+
+    async def rows(self) -> list[LeaseRow]:
+        """All leases that are held, expired ones included, by name."""
+        ...
+
+    async def claim(self, lease: LeaseName, run_id: RunId | None = None) -> Claim:
+        """What to add to an append so that it also acquires `lease`; then call `hold`.
+
+        Raises:
+            LeaseHeld: by a process that is not provably gone.
+        """
+        ...
+
+    def claim_new(self, lease: LeaseName, run_id: RunId | None = None) -> Claim:
+        """The same for a lease that nobody can have been granted yet, without reading it."""
+        ...
+
+    def hold(self, claimed: Claim, position: Position) -> HeldLease:
+        """Begin to keep alive the lease that was granted by the event at `position`."""
+        ...
+
+    def forget(self, held: HeldLease) -> None:
+        """Stop keeping `held` alive, after its release rode in another append."""
+        ...
+
+    async def acquire(self, lease: LeaseName, run_id: RunId | None = None) -> HeldLease:
+        """Acquire `lease` by an append of its own.
+
+        Raises:
+            LeaseHeld: by a process that is not provably gone.
+            LeaseLost: somebody else was faster.
+        """
+        ...
+
+    async def release(self, held: HeldLease, run_id: RunId | None = None) -> None:
+        """Give `held` back by an append of its own. Does nothing if it is not held any more."""
+        ...
+
+    async def renew(self) -> None:
+        """Renew all leases of this process now. Those that are lost are marked so."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the renewals. What is still held stays granted until it expires."""
+        ...
+
+
 __all__ = [
     "BEAT_US",
     "GRACE_US",
@@ -146,6 +203,7 @@ __all__ = [
     "Claim",
     "HeldLease",
     "LeaseRow",
+    "Leases",
     "claim",
     "release",
     "renewal",

@@ -227,3 +227,7 @@ class Log(Protocol):
     async def head(self) -> Head:
         """The newest event's position and hash."""
         ...
+
+    async def close(self) -> None:
+        """Commit what was submitted, then stop; later appends raise `Closed`."""
+        ...

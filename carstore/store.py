@@ -3,10 +3,10 @@
 from attrs import frozen
 
 from carstore.clock import Clock
+from carstore.leases import Leases
+from carstore.log import Log
 from carstore.names import LogId
 from carstore.sqlite.database import Database
-from carstore.sqlite.leases import SqliteLeases
-from carstore.sqlite.log import SqliteLog
 
 
 @frozen(kw_only=True)
@@ -14,8 +14,8 @@ class Store:
     """An open carstore database. `connect` makes it."""
 
     path: str
-    log: SqliteLog
-    leases: SqliteLeases
+    log: Log
+    leases: Leases
     clock: Clock
     log_id: LogId
     epoch: int

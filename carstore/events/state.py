@@ -27,7 +27,7 @@ class StateChanged:
 
 @frozen(kw_only=True)
 class StateRollback:
-    """A run's changes of state were undone; the inverses are the `state_changed` events after this."""
+    """A run's changes of state were undone; the `state_changed` events after this are inverses."""
 
     kind: ClassVar[str] = "state_rollback"
     keys: tuple[str, ...]

@@ -57,10 +57,6 @@ class SqliteLeases:
         """All leases that are held, expired ones included, by name."""
         return [_lease_row(row) for row in await self._database.fetch(SQL["lease_rows"])]
 
-    def is_gone(self, holder: Holder) -> bool:
-        """Whether that process provably cannot act any more."""
-        return self._processes.is_gone(holder)
-
     async def claim(self, lease: LeaseName, run_id: RunId | None = None) -> Claim:
         """What to add to an append so that it also acquires `lease`; then call `hold`.
 
