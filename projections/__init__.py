@@ -1,0 +1,45 @@
+"""What it means: views folded from the log."""
+
+from projections.actions import ACTIONS
+from projections.catalog import LAZY, VIEWS
+from projections.catch_up import catch_up
+from projections.compare import Difference, compare
+from projections.costs import COSTS
+from projections.doubts import DOUBTS
+from projections.errors import ViewDamaged
+from projections.history import Change, changes_between, why
+from projections.materialize import row, rows, select
+from projections.memory import checksum, fold
+from projections.rebuild import Rebuilt, rebuild
+from projections.reuse import REUSE
+from projections.runs import RUNS
+from projections.spans import SPANS
+from projections.state import STATE
+from projections.view import View
+
+__all__ = [
+    "ACTIONS",
+    "COSTS",
+    "DOUBTS",
+    "LAZY",
+    "REUSE",
+    "RUNS",
+    "SPANS",
+    "STATE",
+    "VIEWS",
+    "Change",
+    "Difference",
+    "Rebuilt",
+    "View",
+    "ViewDamaged",
+    "catch_up",
+    "changes_between",
+    "checksum",
+    "compare",
+    "fold",
+    "rebuild",
+    "row",
+    "rows",
+    "select",
+    "why",
+]

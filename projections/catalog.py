@@ -1,0 +1,22 @@
+"""All views."""
+
+from typing import Any
+
+from projections.actions import ACTIONS
+from projections.costs import COSTS
+from projections.doubts import DOUBTS
+from projections.leases import LEASES
+from projections.reuse import REUSE
+from projections.runs import RUNS
+from projections.spans import SPANS
+from projections.state import STATE
+from projections.streams import STREAMS
+from projections.view import View
+
+INLINE: tuple[View[Any, Any], ...] = (STREAMS, LEASES)
+"""Kept by the file's own triggers, since appends are judged by them; compared, never rebuilt."""
+
+LAZY: tuple[View[Any, Any], ...] = (STATE, RUNS, ACTIONS, SPANS, COSTS, DOUBTS, REUSE)
+"""Caught up when somebody asks."""
+
+VIEWS = INLINE + LAZY

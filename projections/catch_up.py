@@ -1,0 +1,62 @@
+"""Bringing stored rows up to the head of the log, in short steps.
+
+Each step is one write transaction that begins by reading how far the view is stored. So an event is
+folded once, whoever else does the same at the same time, and a step that fails leaves nothing.
+Between two steps others write.
+"""
+
+import sqlite3
+from functools import partial
+from typing import Any
+
+from carstore.names import Position
+from carstore.store import Store
+from projections import tables
+from projections.memory import changes
+from projections.scan import page
+from projections.view import View
+
+__all__ = ["catch_up"]
+
+CHECKPOINT_STEPS = 8
+"""Steps between two checkpoints of the WAL, which the log only counts its own appends for."""
+
+
+async def catch_up(store: Store, view: View[Any, Any]) -> Position:
+    """Fold what is new into the stored rows of `view`, and return the position they are at.
+
+    Nothing new costs one read. The view is created when it is first caught up.
+
+    Raises:
+        UnknownEvent: at an event of a newer carstore; what comes before may be stored.
+        ViewDamaged: its table is not what this program made.
+        ReadOnly, Busy, DiskFull, StoreFailed, SchemaTooNew, Closed
+    """
+    place = await store.database.read(partial(_look, view=view))
+    steps = 0
+    while place.position is None or place.position < place.head:
+        place = await store.database.write(partial(_step, view=view, path=store.path))
+        steps += 1
+        if steps % CHECKPOINT_STEPS == 0:
+            await store.database.checkpoint()
+    return place.position
+
+
+def _look(connection: sqlite3.Connection, view: View[Any, Any]) -> tables.Place:
+    return tables.place(connection, view)
+
+
+def _step(connection: sqlite3.Connection, view: View[Any, Any], path: str) -> tables.Place:
+    with tables.damage_of(view), tables.transaction(connection, path):
+        place = tables.place(connection, view)
+        if place.position is None:
+            tables.drop(connection, view.table)
+            tables.create(connection, view, view.table)
+        elif place.position == place.head:  # somebody else was faster
+            return place
+        events, until = page(connection, view, place.position or 0, place.head)
+        tables.write(connection, view, changes(view, events, tables.loader(connection, view)))
+        tables.set_position(connection, view, until)
+        if until == place.head:
+            tables.point(connection, view)
+        return tables.Place(until, place.head)

@@ -1,0 +1,230 @@
+"""The stored rows of views: one table for each version, made and written through sqlite-utils.
+
+All functions here run on a connection's thread. A table and its position change in one transaction,
+so whoever reads both in one transaction knows which events are in the rows.
+
+sqlite-utils is imported where it writes: importing it takes longer than opening a file. It is
+given our connection, since a second SQLite library or a second connection to the file would drop
+the locks of ours.
+"""
+
+import re
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from carstore.errors import SchemaTooNew
+from carstore.names import Position
+from carstore.sqlite.migrations import SCHEMA
+from carstore.sqlite.statements import SQL as LOG_SQL
+from projections.errors import ViewDamaged
+from projections.statements import SQL
+from projections.view import Key, R, View
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+_DAMAGE = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH")
+
+
+class Place(NamedTuple):
+    """How far a view is stored (None: not at all), and the head of the log."""
+
+    position: Position | None
+    head: Position
+
+    @property
+    def behind(self) -> int:
+        """How many events are not in the stored rows."""
+        return self.head - (self.position or 0)
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Generator[None, None, None]:
+    """One state of the file for all that is read inside."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: str) -> Generator[None, None, None]:
+    """A write transaction: commits, or on any error leaves nothing.
+
+    Raises:
+        SchemaTooNew: another process has migrated the file since it was opened.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (found,) = connection.execute(LOG_SQL["schema"]).fetchone()
+        if found != SCHEMA:
+            raise SchemaTooNew(path, found, SCHEMA)
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def damage_of(view: View[Any, Any]) -> Generator[None, None, None]:
+    """Say which view it is when SQLite refuses a statement on its table: the store itself is well.
+
+    Raises:
+        ViewDamaged
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        if name.startswith(_DAMAGE):
+            raise ViewDamaged(view.name, str(error)) from error
+        raise
+
+
+def place(connection: sqlite3.Connection, view: View[Any, Any]) -> Place:
+    """Where the stored rows stand.
+
+    Raises:
+        ViewDamaged: they hold events that the log does not have.
+    """
+    wanted = {"name": view.name, "version": view.version, "table": view.table}
+    position, head = connection.execute(SQL["place"], wanted).fetchone()
+    if view.inline is not None:
+        position = head
+    if position is not None and position > head:
+        raise ViewDamaged(view.name, f"it is at position {position}, and the log ends at {head}")
+    return Place(position, head)
+
+
+def select(
+    connection: sqlite3.Connection, view: View[Any, R], equals: Mapping[str, object]
+) -> dict[Key, R]:
+    """The stored rows with these values in these columns, in order of the key."""
+    where = " AND ".join([f'r."{column}" IS ?' for column in equals]) or "true"
+    key = ", ".join([f'r."{column}"' for column in view.key])
+    sql = _of_columns(view, "select_rows", where=f"{where} ORDER BY {key}")
+    made = _maker(view)
+    rows = [made(values) for values in connection.execute(sql, tuple(equals.values()))]
+    return {view.key_of(row): row for row in rows}
+
+
+def loader(connection: sqlite3.Connection, view: View[Any, R]) -> Callable[[Key], R | None]:
+    """A function that reads one stored row."""
+    sql = _of_columns(view, "select_rows", where=_is_key(view))
+    made = _maker(view)
+
+    def load(key: Key) -> R | None:
+        found = connection.execute(sql, key).fetchone()
+        return None if found is None else made(found)
+
+    return load
+
+
+def create(connection: sqlite3.Connection, view: View[Any, Any], table: str) -> None:
+    """Make an empty table for the rows of `view`."""
+    _tables(connection).table(table).create(
+        {column.name: int if column.type is bool else column.type for column in view.columns},
+        pk=view.key,
+        not_null={column.name for column in view.columns if not column.nullable},
+        strict=True,
+    )
+
+
+def insert(
+    connection: sqlite3.Connection, view: View[Any, R], table: str, rows: Iterable[R]
+) -> None:
+    """Insert rows, each in the place of the one with its key."""
+    names = tuple([column.name for column in view.columns])
+    _tables(connection).table(table).insert_all(
+        [names, *[view.values_of(row) for row in rows]], replace=True
+    )
+
+
+def write(
+    connection: sqlite3.Connection, view: View[Any, R], changed: Mapping[Key, R | None]
+) -> None:
+    """Bring the stored rows to what `changed` says, None for those that go."""
+    kept = [row for row in changed.values() if row is not None]
+    if kept:
+        insert(connection, view, view.table, kept)
+    gone = [key for key, row in changed.items() if row is None]
+    if gone:
+        sql = SQL["delete_row"].format(table=view.table, where=_is_key(view))
+        connection.executemany(sql, gone)
+
+
+def set_position(connection: sqlite3.Connection, view: View[Any, Any], position: int) -> None:
+    """Say up to which event the stored rows are folded."""
+    wanted = {"name": view.name, "version": view.version, "position": position}
+    connection.execute(SQL["set_position"], wanted)
+
+
+def point(connection: sqlite3.Connection, view: View[Any, Any]) -> None:
+    """Let the plain name show this version, unless it shows a newer one or is something else."""
+    found = connection.execute(SQL["object"], {"name": view.name}).fetchone()
+    if found is not None:
+        kind, sql = found
+        shown = re.search(rf'FROM "view_{view.name}_v(\d+)"', sql) if kind == "view" else None
+        if shown is None or int(shown[1]) >= view.version:
+            return
+        _tables(connection).view(view.name).drop()
+    sql = _of_columns(view, "pointer", table=view.table)
+    _tables(connection).create_view(view.name, sql)
+
+
+def swap(connection: sqlite3.Connection, view: View[Any, Any], table: str) -> None:
+    """Put `table` in the place of the stored one."""
+    tables = _tables(connection)
+    tables.table(view.table).drop(ignore=True)
+    # Without this, a rename looks through all SQL views and fails at those that show the old table.
+    connection.execute("PRAGMA legacy_alter_table = ON")
+    try:
+        tables.rename_table(table, view.table)
+    finally:
+        connection.execute("PRAGMA legacy_alter_table = OFF")
+
+
+def drop(connection: sqlite3.Connection, table: str) -> None:
+    """Remove a table, if it is there."""
+    _tables(connection).table(table).drop(ignore=True)
+
+
+def table_names(connection: sqlite3.Connection) -> list[str]:
+    """The tables of the file."""
+    return [name for (name,) in connection.execute(SQL["table_names"])]
+
+
+def _tables(connection: sqlite3.Connection) -> "Database":
+    from sqlite_utils import Database
+
+    return Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def _of_columns(view: View[Any, Any], statement: str, **names: str) -> str:
+    columns = ", ".join([f'r."{column.name}"' for column in view.columns])
+    source = f'"{view.table}"' if view.inline is None else f"({SQL[view.inline]})"
+    return SQL[statement].format(columns=columns, source=source, **names)
+
+
+def _is_key(view: View[Any, Any]) -> str:
+    return " AND ".join([f'r."{column}" = ?' for column in view.key])
+
+
+def _maker(view: View[Any, R]) -> Callable[[tuple[Any, ...]], R]:
+    """From the values of a stored row to the row; SQLite knows no truth, only 1 and 0."""
+    names = [column.name for column in view.columns]
+    flags = [column.name for column in view.columns if column.type is bool]
+
+    def made(values: tuple[Any, ...]) -> R:
+        fields = dict(zip(names, values, strict=True))
+        for name in flags:
+            fields[name] = None if fields[name] is None else bool(fields[name])
+        return view.row(**fields)
+
+    return made

@@ -1,0 +1,37 @@
+"""Cost by agent."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from projections import COSTS, fold
+from projections.costs import Cost
+from tests.projections.plausible import metered, record
+
+
+def test_an_agent_has_spent_the_sum_of_its_meterings() -> None:
+    rows = fold(
+        COSTS,
+        record(
+            metered("planner", tokens_in=10, tokens_out=3, cost_micros=120),
+            metered("critic", tokens_in=1),
+            metered("planner", tokens_in=5, tokens_out=1, cost_micros=30),
+        ),
+    )
+    assert rows == {
+        ("planner",): Cost(
+            agent="planner", calls=2, tokens_in=15, tokens_out=4, cost_micros=150
+        ),
+        ("critic",): Cost(agent="critic", calls=1, tokens_in=1),
+    }
+
+
+def test_metering_counts_with_and_without_a_run() -> None:
+    inside, outside = record(metered(), run="r1"), record(metered(), run=None)
+    assert fold(COSTS, inside + outside)[("planner",)].calls == 2
+
+
+@given(st.lists(st.integers(0, 2**62)))
+def test_sums_are_exact_until_they_reach_the_end_of_a_column(amounts: list[int]) -> None:
+    rows = fold(COSTS, record(*[metered("a", cost_micros=amount) for amount in amounts]))
+    if amounts:
+        assert rows[("a",)].cost_micros == min(sum(amounts), 2**63 - 1)

@@ -1,0 +1,120 @@
+"""Folding in memory."""
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carstore.errors import UnknownEvent
+from carstore.events import StateChanged
+from projections import COSTS, STATE, checksum, fold
+from projections.costs import Cost
+from projections.memory import changes
+from projections.state import StateValue
+from tests.projections.plausible import changed, metered, received, record
+
+
+def test_a_fold_goes_on_from_rows_and_leaves_them_as_they_are() -> None:
+    events = record(metered(cost_micros=1), metered(cost_micros=2), metered(cost_micros=4))
+    first = fold(COSTS, events[:1])
+    both = fold(COSTS, events[1:], first)
+    assert both == fold(COSTS, events)
+    assert both[("planner",)].cost_micros == 7
+    assert first[("planner",)].cost_micros == 1
+
+
+def test_other_events_leave_a_view_as_it_is() -> None:
+    assert fold(COSTS, record(received("a1"), changed())) == {}
+
+
+def test_an_unknown_kind_is_refused_even_by_a_view_that_would_not_read_it() -> None:
+    known, unknown = record(metered(), metered())
+    unknown = unknown._replace(kind="of_the_future", schema_version=3)
+    with pytest.raises(UnknownEvent) as caught:
+        fold(COSTS, [known, unknown])
+    assert (caught.value.kind, caught.value.schema_version, caught.value.position) == (
+        "of_the_future",
+        3,
+        2,
+    )
+
+
+def test_an_unknown_schema_version_is_refused() -> None:
+    (recorded,) = record(metered())
+    with pytest.raises(UnknownEvent):
+        fold(COSTS, [recorded._replace(schema_version=2)])
+
+
+def test_a_row_that_the_event_does_not_name_is_refused() -> None:
+    careless = attrs.evolve(COSTS, keys=lambda event, recorded: [("somebody",)])
+    with pytest.raises(ValueError, match=r"`keys` and `evolve` of the view disagree|KeyError"):
+        fold(
+            attrs.evolve(careless, evolve=lambda rows, event, _: {("else",): None}),
+            record(metered()),
+        )
+
+
+def test_a_row_under_the_key_of_another_is_refused() -> None:
+    careless = attrs.evolve(
+        COSTS, evolve=lambda rows, event, _: {(event.agent,): Cost(agent="somebody else")}
+    )
+    with pytest.raises(ValueError, match="event 1, a inference_metered, does not name the row"):
+        fold(careless, record(metered()))
+
+
+def test_changes_hold_what_is_different_and_what_is_gone() -> None:
+    before = fold(STATE, record(changed("a", 1), changed("b", 2), changed("c", 3)))
+    later = record(changed("a", 5), changed("b", deleted=True), first=4)
+    looked_up: list[tuple[str | int, ...]] = []
+
+    def stored(key: tuple[str | int, ...]) -> StateValue | None:
+        looked_up.append(key)
+        return before.get(key)
+
+    made = changes(STATE, [*later, *record(changed("a", 6), first=6)], stored)
+    assert {key: row and row.value for key, row in made.items()} == {
+        ("main", "a"): "6",
+        ("main", "b"): None,
+    }
+    assert looked_up == [("main", "a"), ("main", "b")]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(), st.booleans())), st.data())
+def test_changes_on_top_of_a_fold_are_the_fold_of_all(
+    steps: list[tuple[str, int, bool]], data: st.DataObject
+) -> None:
+    events = record(
+        *[StateChanged(scope="s", key=k, value=v % 9, deleted=gone) for k, v, gone in steps]
+    )
+    cut = data.draw(st.integers(0, len(events)))
+    rows = fold(STATE, events[:cut])
+    for key, row in changes(STATE, events[cut:], rows.get).items():
+        rows.pop(key, None)
+        if row is not None:
+            rows[key] = row
+    assert rows == fold(STATE, events)
+
+
+def test_the_checksum_depends_on_rows_and_not_on_their_order() -> None:
+    one, two = Cost(agent="a", calls=1), Cost(agent="b", calls=2)
+    ordered = checksum(COSTS, {("a",): one, ("b",): two})
+    assert ordered == checksum(COSTS, {("b",): two, ("a",): one})
+    assert ordered != checksum(COSTS, {("a",): one})
+    assert ordered != checksum(COSTS, {("a",): one, ("b",): attrs.evolve(two, calls=3)})
+    assert ordered != checksum(attrs.evolve(COSTS, version=2), {("a",): one, ("b",): two})
+
+
+def test_values_that_look_alike_have_different_checksums() -> None:
+    def of(value: str | None) -> str:
+        row = StateValue(scope="s", key="k", value="1", position=1, run_id=value)
+        return checksum(STATE, {("s", "k"): row})
+
+    assert len({of(None), of("null"), of(""), of("1"), of("true"), of('"')}) == 6
+
+
+def test_the_checksum_is_one_that_another_program_can_compute() -> None:
+    rows = {("ä",): Cost(agent="ä", calls=1, tokens_in=2, tokens_out=3, cost_micros=4)}
+    text = '["costs",1,"agent","calls","tokens_in","tokens_out","cost_micros"]\n["ä",1,2,3,4]\n'
+    import hashlib
+
+    assert checksum(COSTS, rows) == hashlib.sha256(text.encode()).hexdigest()
