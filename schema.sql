@@ -119,15 +119,14 @@ WHERE e.position = (SELECT max(position) FROM events) AND e.kind = 'lease_releas
 
 CREATE TRIGGER events_insert BEFORE INSERT ON events BEGIN
     SELECT CASE
-        WHEN NEW.position IS NOT coalesce((SELECT max(position) FROM events), 0) + 1
+        WHEN NEW.position IS NOT coalesce(newest.position, 0) + 1
             THEN RAISE(ABORT, 'carstore: position is not the next one')
         WHEN NEW.version IS NOT
                 coalesce((SELECT max(version) FROM events WHERE stream_id = NEW.stream_id), 0) + 1
             THEN RAISE(ABORT, 'carstore: version is not the next one of its stream')
-        WHEN NOT EXISTS (SELECT 1 FROM streams WHERE stream_id = NEW.stream_id)
+        WHEN s.stream_id IS NULL
             THEN RAISE(ABORT, 'carstore: there is no such stream')
-        WHEN NEW.prev_hash IS NOT coalesce(
-                (SELECT hash FROM events WHERE position = NEW.position - 1),
+        WHEN NEW.prev_hash IS NOT coalesce(newest.hash,
                 '0000000000000000000000000000000000000000000000000000000000000000')
             THEN RAISE(ABORT, 'carstore: prev_hash is not the hash of the event before')
         WHEN coalesce(json_valid(NEW.data), 0) = 0
@@ -135,13 +134,14 @@ CREATE TRIGGER events_insert BEFORE INSERT ON events BEGIN
         WHEN (NEW.kind = 'state_changed') IS NOT (NEW.scope IS NOT NULL AND NEW.key IS NOT NULL)
                 OR (NEW.scope IS NULL) IS NOT (NEW.key IS NULL)
             THEN RAISE(ABORT, 'carstore: state_changed names a scope and a key, others do not')
-        WHEN coalesce(
-                (SELECT l.token IS NULL OR l.token IS NOT NEW.fence_token OR l.name IS NOT NEW.fence
-                 FROM streams AS s JOIN leases AS l ON l.name = s.lease
-                 WHERE s.stream_id = NEW.stream_id),
-                NEW.fence IS NOT NULL OR NEW.fence_token IS NOT NULL)
+        WHEN NEW.fence IS NOT l.name OR NEW.fence_token IS NOT l.token
+                OR (l.name IS NOT NULL AND l.token IS NULL)
             THEN RAISE(ABORT, 'carstore: not the current fencing token')
-    END;
+    END
+    FROM (SELECT max(position) AS head FROM events)
+    LEFT JOIN events AS newest ON newest.position = head
+    LEFT JOIN streams AS s ON s.stream_id = NEW.stream_id
+    LEFT JOIN leases AS l ON l.name = s.lease;
 END;
 
 CREATE TRIGGER events_update BEFORE UPDATE ON events BEGIN
@@ -152,9 +152,10 @@ CREATE TRIGGER events_delete BEFORE DELETE ON events BEGIN
     SELECT RAISE(ABORT, 'carstore: events are never deleted');
 END;
 
--- In two steps, since a trigger's whole program is set up before its WHEN is asked.
+-- In two steps, since a trigger's whole program is set up before its WHEN is asked; and without IN,
+-- which would fill a table with the three names for each event.
 CREATE TRIGGER events_leases AFTER INSERT ON events
-WHEN NEW.kind IN ('lease_granted', 'lease_renewed', 'lease_released') BEGIN
+WHEN NEW.kind = 'lease_granted' OR NEW.kind = 'lease_renewed' OR NEW.kind = 'lease_released' BEGIN
     INSERT INTO lease_effects (position) VALUES (NEW.position);
 END;
 

@@ -6,7 +6,7 @@ completes.
 """
 
 from hashlib import sha256
-from typing import NamedTuple
+from typing import TypeAlias
 
 from carstore.canonical import quote
 
@@ -14,13 +14,9 @@ GENESIS = "0" * 64
 """The `prev_hash` of the first event."""
 
 
-class Frame(NamedTuple):
-    """The parts of the text between the numbers that the transaction gives."""
-
-    stream: str
-    kind: str
-    names: str
-    data: str
+Frame: TypeAlias = tuple[str, str, str, str]
+"""The parts of the text between the numbers that the transaction gives: the stream; kind and schema
+version; run, scope and key; the data."""
 
 
 def frame(
@@ -34,7 +30,7 @@ def frame(
 ) -> Frame:
     """What an event's hash covers, but for its place, its time and its fence."""
     names = f"{_text(run_id)},{_text(scope)},{_text(key)}"
-    return Frame(quote(stream), f"{quote(kind)},{schema_version}", names, quote(data))
+    return quote(stream), f"{quote(kind)},{schema_version}", names, quote(data)
 
 
 def link(

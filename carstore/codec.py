@@ -1,9 +1,9 @@
 """Events to text and back.
 
 The rules are cattrs hooks made strict: no coercion, no missing and no surplus field. Decoding uses
-them as they are. Encoding is on the path of every append, so each class gets, from the same fields,
-one f-string that writes its canonical text; cattrs generates its hooks in the same way. A test holds
-the two equal for every class.
+them as they are. Encoding is on the path of every append, so each class gets, from the same
+fields, one f-string that writes its canonical text; cattrs generates its hooks in the same way. A
+test holds the two equal for every class.
 
 `StateChanged` is the one exception to "the fields are the data": its scope and key are columns, and
 the position of the change it replaces is known only inside the transaction. Its text comes in two
@@ -42,14 +42,14 @@ def encode(event: Event) -> Encoded:
         InvalidEvent: if a field does not hold what its class says, or JSON cannot hold it.
     """
     kind = event.kind
+    if KINDS.get(kind) is not type(event):
+        raise InvalidEvent(str(kind), "kind", "not a class of carstore.events")
     try:
         if kind == "state_changed":
             return _encode_state_changed(cast(StateChanged, event))
-        data = _writer(type(event))(event)
+        data = _writer(kind)(event)
         if not data.isascii():
             data.encode()
-    except KeyError:
-        raise InvalidEvent(str(kind), "kind", "not a class of carstore.events") from None
     except (InvalidJson, TypeError, UnicodeEncodeError) as error:
         raise _named(event) or error from None
     return Encoded(kind, SCHEMA_VERSIONS[kind], None, None, data)
@@ -123,11 +123,9 @@ _EXPRESSIONS: dict[Any, str] = {
 
 
 @cache
-def _writer(cls: type[Event]) -> Callable[[Event], str]:
-    """A function from an event of `cls` to its canonical text, keys in order."""
-    if KINDS.get(cls.kind) is not cls:
-        raise KeyError(cls.kind)
-    ordered = sorted(fields(cls), key=lambda attribute: attribute.name)
+def _writer(kind: str) -> Callable[[Event], str]:
+    """A function from an event of `kind` to its canonical text, keys in order."""
+    ordered = sorted(fields(KINDS[kind]), key=lambda attribute: attribute.name)
     parts = (
         f'"{attribute.name}":{{{_EXPRESSIONS[attribute.type].format(f"event.{attribute.name}")}}}'
         for attribute in ordered

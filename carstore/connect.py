@@ -17,8 +17,8 @@ from carstore.names import LogId, StreamName
 from carstore.sqlite.database import BUSY_TIMEOUT_MS, Durability, open_database
 from carstore.sqlite.leases import SqliteLeases
 from carstore.sqlite.log import SqliteLog
+from carstore.sqlite.prepare import prepare
 from carstore.sqlite.statements import SQL
-from carstore.sqlite.transaction import Submission, prepare
 from carstore.sqlite.transaction import begin as begin_transaction
 from carstore.store import Store
 
@@ -111,7 +111,7 @@ def _begin_log(connection: sqlite3.Connection, path: str, clock: Clock) -> None:
     """Append the first event of a new log, in the transaction that makes its schema."""
     event = LogEpochStarted(log_id=uuid.uuid4().hex, epoch=0)
     transaction = begin_transaction(connection, path, clock)
-    first = Submission([prepare(Entry(LOG_STREAM, event))], NOTHING)
+    first = prepare([Entry(LOG_STREAM, event)], NOTHING)
     transaction.look_up([first])
     transaction.plan(first)
     transaction.write()

@@ -40,6 +40,8 @@ async def unwind(desk: Desk) -> None:
 def _skip_the_rest(desk: Desk) -> None:
     """What has not started never will; what is in flight is asked to stop."""
     desk.startable.clear()
+    unmade = {made.index for made in desk.to_start if not made.undo}
+    desk.to_start = [made for made in desk.to_start if made.undo]
     for index in desk.run.graph.forward:
         state = desk.run.actions[index]
         place = (index, False)
@@ -47,11 +49,13 @@ def _skip_the_rest(desk: Desk) -> None:
             continue
         if place in desk.calls:
             desk.calls[place][0].context.request_cancel()
-        elif not desk.has_outcome(place) and not desk.find_doubt(
-            state, desk.tool_of(state), undo=False
+        elif index in unmade or not (
+            desk.has_outcome(place) or desk.find_doubt(state, desk.tool_of(state), undo=False)
         ):
             desk.stop_timer(place)
             reason = "skipped due to abort"
+            if index in desk.run.in_doubt:
+                reason += f"; attempt {state.do.number} is in doubt"
             desk.record([e.ActionSkipped(action_id=state.action.id, reason=reason)])
 
 
@@ -173,6 +177,11 @@ async def _restore_state(desk: Desk) -> tuple[list[e.StateChanged], list[Rollbac
 def _not_undone(desk: Desk) -> list[NotUndone]:
     """What the result has to name: irreversible successes, and compensations that failed."""
     found = []
+    for index in sorted(desk.run.in_doubt):
+        state = desk.run.actions[index]
+        if state.status is ActionStatus.SKIPPED:
+            reason = f"attempt {state.do.number} is in doubt: it may have been carried out"
+            found.append(NotUndone(state.action.id, reason))
     for index in desk.run.succeeded:
         state = desk.run.actions[index]
         if state.deduplicated:

@@ -26,13 +26,12 @@ class Policy:
 
 
 def after_call(
-    run: Run, outcome: Outcome, stale: StateConflict | None, policy: Policy, key: str
+    run: Run, outcome: Outcome, stale: StateConflict | None, policy: Policy
 ) -> Iterator[e.Event]:
     """What to record of a call.
 
     Args:
         stale: what the action read has changed meanwhile; then its changes are not applied.
-        key: the idempotency key the tool was handed.
     """
     made = outcome.call
     state = run.actions[made.index]
@@ -40,7 +39,13 @@ def after_call(
     once = not made.tool.schema.repeatable
     if outcome.ending is Ending.UNKNOWN and once:
         yield from doubtful(
-            state.action, made.attempt, made.tool.name, key, outcome.error, policy, undo=made.undo
+            state.action,
+            made.attempt,
+            made.tool.name,
+            made.context.idempotency_key,
+            outcome.error,
+            policy,
+            undo=made.undo,
         )
     elif made.undo:
         yield from _after_undo(state, outcome, policy)

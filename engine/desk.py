@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from attrs import define, field, frozen
 
@@ -134,6 +135,12 @@ class Desk:
             self.outcomes.remove(outcome)
         self.taken.clear()
 
+    async def make_durable(self) -> None:
+        """Flush in the middle of a turn; the calls whose intents are durable then begin."""
+        if self.journal.entries:
+            await self.flush()
+            self.start_calls()
+
     async def forget(self) -> None:
         """Drop this turn's decisions and read the run again; outcomes are kept."""
         await self.journal.forget()
@@ -144,8 +151,10 @@ class Desk:
     # --- retries ---
 
     def retry_later(self, place: Place, delay_ms: float) -> None:
-        """Make the action, or its compensation, startable after a delay."""
+        """Make the action, or its compensation, startable after a delay, and not before."""
         self.stop_timer(place)
+        if not place[1] and place[0] in self.startable:
+            self.startable.remove(place[0])
         loop = asyncio.get_running_loop()
         self.timers[place] = loop.call_later(delay_ms / 1000, self._retry_now, place)
 
@@ -203,7 +212,9 @@ class Desk:
             for key in made.grounds:
                 made.grounds[key] = self.journal.state.known[key].position
             place = (made.index, made.undo)
-            self.calls[place] = (made, asyncio.create_task(self._call(place, made)))
+            task = asyncio.create_task(self._call(place, made))
+            task.add_done_callback(partial(self._end_badly, place, made))
+            self.calls[place] = (made, task)
         self.to_start.clear()
 
     async def _call(self, place: Place, made: Call) -> None:
@@ -216,6 +227,23 @@ class Desk:
         )
         del self.calls[place]
         self.outcomes.append(outcome)
+        self.wake.set()
+
+    def _end_badly(self, place: Place, made: Call, task: "asyncio.Task[None]") -> None:
+        """A call that came to no outcome: it was given up before it began, or `perform` failed."""
+        if place not in self.calls:
+            return
+        error = None if task.cancelled() else task.exception()
+        if error is None and not self.given_up:
+            return  # dropped: the run is not ours any more
+        del self.calls[place]
+        said = "the run was interrupted before the call" if error is None else repr(error)
+        buffered = made.context.close()
+        self.outcomes.append(
+            Outcome(
+                call=made, ending=Ending.UNKNOWN, error=said, duration_us=0, buffered=buffered
+            )
+        )
         self.wake.set()
 
     async def drop_calls(self) -> None:
@@ -243,8 +271,7 @@ class Desk:
         if outcome.ending is Ending.RETURNED and not made.undo:
             stale = await self._stale({**made.grounds, **outcome.buffered.reads})
         self.taken.append(outcome)
-        key = self.key_for(state, undo=made.undo)
-        self.record(commit.after_call(self.run, outcome, stale, self.policy, key))
+        self.record(commit.after_call(self.run, outcome, stale, self.policy))
         doubt = state.do.doubt
         if not made.undo and doubt is not None and doubt.answer is None:
             self.schedule.hold(made.index)

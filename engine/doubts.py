@@ -1,6 +1,6 @@
 """Answering for an attempt of which nobody knows what became."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from carstore import Entry, Store
 from carstore import events as e
@@ -33,7 +33,10 @@ async def resolve(
     Raises:
         NotFound: there is no such run or action.
         NoDoubt: the action is not in doubt, or somebody has answered already.
+        ValueError: `resolution` is none of the three.
     """
+    if resolution not in get_args(Resolution):
+        raise ValueError(f"resolution is 'succeeded', 'failed' or 'retry', not {resolution!r:.80}")
     run = await load_run(store, run_id)
     state = run.of(action_id)
     for attempts, undo in ((state.do, False), (state.undo, True)):

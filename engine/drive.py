@@ -17,7 +17,7 @@ attempt, a retry that is due, an answer to a doubt, a failure that aborts) is al
 from collections.abc import Callable
 
 from carstore import events as e
-from carstore.errors import StateConflict
+from carstore.errors import CarstoreError, StateConflict
 from carstore.names import inbox_stream
 from engine import commit
 from engine.backward import unwind
@@ -57,23 +57,33 @@ class Driver:
                 if desk.journal.ends_turn:
                     return desk.run
                 desk.start_calls()
+                self._stop_calls()  # those too that began while the interruption arrived
                 await desk.wake.wait()
+        except CarstoreError:
+            await desk.drop_calls()
+            await desk.journal.let_go()
+            raise
         finally:
             await desk.drop_calls()
 
     def interrupt(self) -> None:
         """Start nothing more, wait for the calls in flight, and put the run down."""
         self._interrupted = True
-        for made, _ in self._desk.calls.values():
-            made.context.request_cancel()
+        self._stop_calls()
         self._desk.wake.set()
 
     def give_up(self) -> None:
         """Do not wait for the calls in flight any longer: what becomes of them is unknown."""
-        self.interrupt()
         self._desk.given_up = True
-        for _, task in self._desk.calls.values():
-            task.cancel()
+        self.interrupt()
+
+    def _stop_calls(self) -> None:
+        if not self._interrupted:
+            return
+        for made, task in self._desk.calls.values():
+            made.context.request_cancel()
+            if self._desk.given_up:
+                task.cancel()
 
     async def _turn(self) -> None:
         desk, conflicts = self._desk, 0
@@ -98,7 +108,8 @@ class Driver:
             desk.record([first])
         for outcome in list(desk.outcomes):
             await desk.take(outcome)
-        await self._hear_answers()
+        await self._read_inbox()
+        self._hear_answers()
         if not self._interrupted:
             await self._move_on()
         elif desk.idle:
@@ -110,17 +121,20 @@ class Driver:
         while True:
             back = desk.run.aborting
             await (unwind(desk) if back else advance(desk))
-            heard = await self._hear_answers()
-            if not heard and back == desk.run.aborting:
+            if not self._hear_answers() and back == desk.run.aborting:
                 return
 
-    async def _hear_answers(self) -> bool:
-        """Act on what policy or people said about attempts in doubt; whether they said anything."""
-        desk, heard = self._desk, False
+    async def _read_inbox(self) -> None:
+        """See what people said about attempts in doubt."""
+        desk = self._desk
         if any(doubt.answer is None for _, _, doubt in desk.doubts()):
             inbox = inbox_stream(desk.run.run_id)
             async for recorded in desk.journal.store.log.read(stream=inbox):
                 desk.run.apply(recorded.event, recorded.recorded_at)
+
+    def _hear_answers(self) -> bool:
+        """Act on what policy or people said about attempts in doubt; whether they said anything."""
+        desk, heard = self._desk, False
         for index, state, doubt in desk.doubts():
             if doubt.answer is None:
                 continue

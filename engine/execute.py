@@ -15,6 +15,7 @@ from engine.buffered import Buffered
 from engine.calling import call
 from engine.context import ToolContext
 from engine.declare import Tool
+from engine.rules.copies import own_copy
 from engine.tools import ToolExecutor
 
 __all__ = ["Call", "Ending", "Outcome", "perform"]
@@ -148,11 +149,16 @@ def _checked(tool: Tool, output: Json) -> tuple[Json, str]:
         known = {"sha256": canonical.digest(output), "bytes": size}
         return known, f"output has {size:,} bytes; at most {MAX_OUTPUT_BYTES:,} are kept"
     problems = tool.schema.check_returns(output)
-    return output, "; ".join(problems)
+    # The tool may keep its object and change it later; what is recorded must not change.
+    return own_copy(output), "; ".join(problems)
 
 
 def _text(error: Exception) -> str:
-    name, said = type(error).__name__, str(error)
+    name = type(error).__name__
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot say what it is still is one
+        said = "(it cannot be shown)"
     text = f"{name}: {said}" if said else name
     # What a tool says of its failure is data: it may hold what the log cannot.
     return text[:MAX_ERROR_CHARS].encode("utf-8", "replace").decode()

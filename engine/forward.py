@@ -138,6 +138,10 @@ async def _begin_call(desk: Desk, index: int, state: ActionState, begun: Ready) 
 
 async def _reuse(desk: Desk, state: ActionState, key: str) -> bool:
     """Settle the action with a remembered result, if there is one that still holds."""
+    if any(state.reuse_key == key for state in desk.run.actions):
+        await desk.make_durable()  # the log is the memory, and this may not be in it yet
+        for name in grounds_of(state.action):
+            desk.journal.state.read(name)  # what was validated is a condition of what comes now
     found = await desk.equipment.recall(key)
     if found is None:
         return False

@@ -11,13 +11,14 @@ history is one append takes no lease.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from attrs import define, field
 
 from carstore import Store
 from carstore import events as e
 from carstore.clock import Clock
-from carstore.errors import LeaseLost
+from carstore.errors import CarstoreError, LeaseLost
 from carstore.leases import Claim, HeldLease, release
 from carstore.log import Appended, Entry, Expect, Fence, StateRead
 from carstore.names import (
@@ -164,6 +165,12 @@ class Journal:
             self.run = Run.begin(self.run.run_id, self.run.received, self.run.proposal)
         else:
             self.run = await load_run(self.store, self.run.run_id)
+
+    async def let_go(self) -> None:
+        """After a failure: leave the run to whoever resumes it, at once if the store allows."""
+        if self.lease is not None:
+            with suppress(CarstoreError):  # else the lease expires, as nobody renews it any more
+                await self.store.leases.release(self.lease, self.run.run_id)
 
     def check_held(self) -> None:
         """Raise `LeaseLost` unless the run is still ours to act for, by our own clock."""

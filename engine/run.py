@@ -215,7 +215,7 @@ def _rejected(run: Run, event: e.ActionRejected, at: Micros | None) -> None:
 def _skipped(run: Run, event: e.ActionSkipped, at: Micros | None) -> None:
     state = run.of(event.action_id)
     state.error = event.reason
-    state.do.retry_at_us = None
+    state.do.open, state.do.retry_at_us = False, None
     run._settle(state, ActionStatus.SKIPPED, at)
 
 
@@ -251,6 +251,7 @@ def _retrying(run: Run, event: e.ActionRetrying, at: Micros | None) -> None:
     place = run.index[event.action_id]
     if place in run.settled:
         run.settled.remove(place)
+    state.do.open, state.do.doubt = False, None
     state.do.retry_at_us = (at or 0) + event.delay_ms * 1000
     run.retries += 1
 
@@ -297,6 +298,7 @@ def _not_undone(run: Run, event: e.CompensationFailed, at: Micros | None) -> Non
 def _undo_retrying(run: Run, event: e.CompensationRetrying, at: Micros | None) -> None:
     state = run.of(event.action_id)
     state.undone = None
+    state.undo.open, state.undo.doubt = False, None
     state.undo.retry_at_us = (at or 0) + event.delay_ms * 1000
     run.retries += 1
 

@@ -19,6 +19,8 @@ from carstore.names import Json, Position
 from carstore.sqlite.transaction import EPOCH_SHIFT
 from carstore.verification import Problem
 
+_BEGINNING = Head(Position(0), GENESIS)
+
 MAX_PROBLEMS = 100
 """Problems of one check: more tell nothing new, and a damaged page alone can make thousands."""
 
@@ -46,15 +48,25 @@ class LeaseFold(NamedTuple):
     expires_at: int | None
     position: int
 
+    def as_stored(self) -> tuple[int | str | None, ...]:
+        """The columns, as SQLite takes them from the JSON of the events."""
+        token, holder, *others = self
+        if isinstance(holder, dict | list):
+            holder = _to_text(holder)
+        elif isinstance(holder, bool | int | float):
+            holder = str(int(holder)) if isinstance(holder, bool | int) else repr(holder)
+        return (token, holder, *others)
+
 
 @define
 class Audit:
-    """What is known after `position`. `wanted` is a head that was kept elsewhere."""
+    """What is known of the log up to `position`."""
 
     wanted: Head | None = None
+    """A head that was kept elsewhere."""
     position: int = 0
-    digest: str = GENESIS
-    """The hash stored at `position`; empty if it cannot be read."""
+    head: Head = _BEGINNING
+    """The last event that could be read, and the hash stored for it."""
     problems: list[Problem] = Factory(list)
     leases: dict[str, LeaseFold] = Factory(dict)
     _versions: dict[str, int] = Factory(dict)
@@ -65,8 +77,9 @@ class Audit:
     _wanted_seen: bool = False
 
     @property
-    def head(self) -> Head:
-        return Head(Position(self.position), self.digest)
+    def is_full(self) -> bool:
+        """Whether there is no room for more problems."""
+        return len(self.problems) >= MAX_PROBLEMS
 
     def problem(self, position: int | None, code: str, message: str) -> None:
         """Note a problem.
@@ -82,16 +95,19 @@ class Audit:
             raise Enough
 
     def row(self, row: tuple[Any, ...]) -> None:
-        """Check the next row: the columns of `Recorded`, then the lease that the stream names."""
-        position, contiguous = row[0], True
+        """Check the next row: the columns of `Recorded`, then the lease that the stream names.
+
+        Raises:
+            Enough
+        """
+        position = row[0]
         if position != self.position + 1:
-            contiguous = False
             self._gap(position)
+        self.position = position
         if not self._has_types(position, row):
-            self.position, self.digest = position, ""
             return
-        self._chain(row, contiguous)
-        self.position, self.digest = position, row[13]
+        self._chain(row)
+        self.head = Head(Position(position), row[13])
         if row[1] is None:
             self.problem(position, "stream", f"event {position} is in a stream that has no name")
             return
@@ -99,10 +115,19 @@ class Audit:
         self._fence(row)
         self._body(row)
 
-    def unreadable(self, position: int, error: str) -> None:
-        """Note that the row at `position` cannot be read, and go on after it."""
-        self.problem(position, "unreadable", f"event {position} cannot be read: {error}")
-        self.position, self.digest = position, ""
+    def unreadable(self, position: int, error: str, *, again: bool) -> None:
+        """Note that the row at `position` cannot be read; `again`: as the one before it.
+
+        Raises:
+            Enough
+        """
+        self.position = position
+        if not again:
+            self.problem(
+                position,
+                "unreadable",
+                f"events cannot be read from position {position} on: {error}",
+            )
 
     def ended(self) -> None:
         """Check what can only be told when there are no more rows."""
@@ -145,10 +170,10 @@ class Audit:
         self._seen_types.add(types)
         return True
 
-    def _chain(self, row: tuple[Any, ...], contiguous: bool) -> None:
+    def _chain(self, row: tuple[Any, ...]) -> None:
         (position, stream, version, kind, schema_version, recorded_at, run_id, scope, key, fence,
          token, data, prev_hash, digest, _) = row  # fmt: skip
-        if contiguous and self.digest and prev_hash != self.digest:
+        if self.head.position == position - 1 and self.head.hash != prev_hash:
             self.problem(
                 position,
                 "chain",

@@ -13,7 +13,9 @@ belong to the process, and closing the file in one library drops those of the ot
 import os
 import sqlite3
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import quote as quote_uri
@@ -43,6 +45,9 @@ BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_PAGES = 4_000
 """WAL size (pages of 4 KiB) at which a checkpoint begins. Extending the WAL halves the commit
 rate, and a reader searches all of it, so it is kept near this size."""
+
+_WAL_HEADER, _WAL_FRAME_HEADER = 32, 24
+"""Bytes; see "The Write-Ahead Log" in SQLite's description of its file format."""
 
 _SYNCHRONOUS = {"power": 2, "crash": 1}
 _JOB = "-- a function on the connection's thread"
@@ -138,11 +143,10 @@ class Database:
         await self._run(self._checkpointer, checkpoint)
 
     def wal_pages(self) -> int:
-        """The size of the WAL file in pages."""
-        try:
-            return os.stat(f"{self.path}-wal").st_size // 4096
-        except FileNotFoundError:
-            return 0
+        """Pages in the WAL since it last began anew."""
+        with suppress(FileNotFoundError), open(f"{self.path}-wal", "rb", buffering=0) as wal:
+            return _frames(wal.fileno())
+        return 0
 
     async def close(self) -> None:
         """Close the connections, the writer last, so that it leaves a file without a WAL."""
@@ -238,9 +242,9 @@ async def _open_reader(database: Database) -> aiosqlite.Connection:
         reader = await _connect(database, _uri(database.path, "ro", extra))
         try:
             await database._run(reader, lambda c: _check_readable(c, database.path))
-        except StoreFailed:
+        except (StoreFailed, ReadOnly):
             await reader.close()
-            if extra or database.wal_pages():
+            if extra or _has_wal(database.path):
                 raise
         except BaseException:
             await reader.close()
@@ -248,6 +252,27 @@ async def _open_reader(database: Database) -> aiosqlite.Connection:
         else:
             return reader
     raise AssertionError("unreachable")
+
+
+def _frames(wal: int) -> int:
+    """The frames of a WAL. Its file keeps its size; those that are left of earlier rounds come
+    last, and have another salt than the header."""
+    header = os.pread(wal, _WAL_HEADER, 0)
+    salt, page_size = header[16:24], int.from_bytes(header[8:12], "big")
+    frame_size = _WAL_FRAME_HEADER + page_size
+    frames = range((os.fstat(wal).st_size - _WAL_HEADER) // frame_size)
+
+    def is_left_over(frame: int) -> bool:
+        return os.pread(wal, 8, _WAL_HEADER + frame * frame_size + 8) != salt
+
+    return bisect_left(frames, x=True, key=is_left_over)
+
+
+def _has_wal(path: str) -> bool:
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _check_readable(connection: sqlite3.Connection, path: str) -> None:

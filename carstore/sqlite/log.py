@@ -10,13 +10,13 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, Collection
 from contextlib import suppress
+from typing import TypeAlias
 
 from carstore.canonical import loads_trusted
 from carstore.chain import GENESIS
 from carstore.clock import Clock
-from carstore.errors import CarstoreError, Closed, InvalidEvent
+from carstore.errors import CarstoreError, Closed
 from carstore.log import (
-    MAX_APPEND_EVENTS,
     NEVER_WRITTEN,
     NOTHING,
     PAGE_EVENTS,
@@ -39,9 +39,10 @@ from carstore.names import (
     run_lease,
     run_stream,
 )
+from carstore.sqlite.batch import BatchWriter
 from carstore.sqlite.database import CHECKPOINT_PAGES, Database, checkpoint
+from carstore.sqlite.prepare import Submission, prepare
 from carstore.sqlite.statements import SQL
-from carstore.sqlite.transaction import Submission, commit_batch, prepare
 
 MAX_QUEUED_EVENTS = 20_000
 """Events that may wait for the writer, about 0.1 s of its work; then `submit` waits for room."""
@@ -52,6 +53,10 @@ MAX_BATCH_EVENTS = 2_000
 POLL_SECONDS = 0.015
 """How often a follower asks whether another process has written: 2.5 microseconds each time."""
 
+WAL_LOOK_SECONDS = 0.02
+"""How often appends look at how long the WAL is: 30 microseconds each time."""
+
+_Waiting: TypeAlias = "tuple[Submission, asyncio.Future[Appended]]"
 _FOREVER = 2**63 - 1
 
 
@@ -60,15 +65,15 @@ class SqliteLog:
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
-        self._clock = clock
-        self._queue: deque[tuple[Submission, asyncio.Future[Appended]]] = deque()
+        self._writer = BatchWriter(database.path, clock)
+        self._queue: deque[_Waiting] = deque()
         self._queued_events = 0
         self._room: deque[asyncio.Future[None]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._pump_task: asyncio.Task[None] | None = None
         self._checkpoint_task: asyncio.Task[None] | None = None
         self._committed: asyncio.Event = asyncio.Event()
-        self._wal_pages = 0
+        self._look_at_wal_at = 0.0
         self._closing = False
 
     # --- appending ---
@@ -77,20 +82,16 @@ class SqliteLog:
         return await (await self.submit(*entries, expect=expect))
 
     async def submit(self, *entries: Entry, expect: Expect = NOTHING) -> "asyncio.Future[Appended]":
-        if not 0 < len(entries) <= MAX_APPEND_EVENTS:
-            raise InvalidEvent(
-                "append", "entries", f"{len(entries)} events; allowed are 1 to {MAX_APPEND_EVENTS}"
-            )
-        prepared = [prepare(entry) for entry in entries]
-        while self._queued_events and self._queued_events + len(prepared) > MAX_QUEUED_EVENTS:
+        submission = prepare(entries, expect)
+        while self._queued_events and self._queued_events + len(entries) > MAX_QUEUED_EVENTS:
             await self._wait_for_room()
         if self._closing:
             raise Closed(self._database.path)
         if self._database.failure:
             raise self._database.failure
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue.append((Submission(prepared, expect), future))
-        self._queued_events += len(prepared)
+        self._queue.append((submission, future))
+        self._queued_events += len(entries)
         self._start_pump()
         return future
 
@@ -115,10 +116,11 @@ class SqliteLog:
                 self._wake = None
             batch = self._take_batch()
             await self._commit(batch)
-            self._care_for_wal(batch)
+            self._care_for_wal()
 
-    def _take_batch(self) -> "list[tuple[Submission, asyncio.Future[Appended]]]":
-        batch, events = [], 0
+    def _take_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        events = 0
         while self._queue and (not batch or events < MAX_BATCH_EVENTS):
             taken = self._queue.popleft()
             events += len(taken[0].entries)
@@ -130,14 +132,13 @@ class SqliteLog:
                 waiter.set_result(None)
         return batch
 
-    async def _commit(self, batch: "list[tuple[Submission, asyncio.Future[Appended]]]") -> None:
+    async def _commit(self, batch: list[_Waiting]) -> None:
         submissions = [submission for submission, _ in batch]
-        path = self._database.path
         try:
             await self._database.write(
-                lambda connection: commit_batch(connection, submissions, self._clock, path)
+                lambda connection: self._writer.commit(connection, submissions)
             )
-        except CarstoreError as failure:
+        except Exception as failure:  # noqa: BLE001 - nothing was written, and all of them wait
             for submission in submissions:
                 submission.outcome = failure
         for submission, future in batch:
@@ -145,7 +146,7 @@ class SqliteLog:
             assert outcome is not None
             if future.done():  # its caller stopped waiting
                 continue
-            if isinstance(outcome, CarstoreError):
+            if isinstance(outcome, Exception):
                 future.set_exception(outcome)
                 future.exception()  # a caller that went away has nobody to tell
             else:
@@ -155,14 +156,13 @@ class SqliteLog:
 
     # --- the WAL ---
 
-    def _care_for_wal(self, batch: "list[tuple[Submission, asyncio.Future[Appended]]]") -> None:
-        """Begin a checkpoint when the WAL may have reached its size since it last began anew. SQLite
-        tells nobody how far it is, so the pages are guessed, a little high, from what was appended."""
-        for submission, _ in batch:
-            self._wal_pages += 2 + len(submission.entries) // 2
-        if self._checkpoint_task is None and self._wal_pages > CHECKPOINT_PAGES:
-            self._wal_pages = 0
-            self._checkpoint_task = asyncio.create_task(self._checkpoint(), name="carstore wal")
+    def _care_for_wal(self) -> None:
+        """Begin a checkpoint when the WAL has reached its size."""
+        now = asyncio.get_running_loop().time()
+        if self._checkpoint_task is None and now >= self._look_at_wal_at:
+            self._look_at_wal_at = now + WAL_LOOK_SECONDS
+            if self._database.wal_pages() > CHECKPOINT_PAGES:
+                self._checkpoint_task = asyncio.create_task(self._checkpoint(), name="carstore wal")
 
     async def _checkpoint(self) -> None:
         """Checkpoint beside the appends, then what they added meanwhile between two of them: so the
@@ -243,7 +243,7 @@ class SqliteLog:
     async def pages(
         self, *, after: int = 0, until: int | None = None, kinds: Collection[str] | None = None
     ) -> AsyncGenerator[list[Recorded], None]:
-        wanted = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
+        wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
         statement = "page_all" if kinds is None else "page_kinds"
         async for page in self._pages(statement, wanted, after, until):
             yield page

@@ -6,6 +6,10 @@ SELECT position, hash FROM events ORDER BY position DESC LIMIT 1;
 -- name: schema
 PRAGMA user_version;
 
+-- Changes whenever another connection has written.
+-- name: data_version
+PRAGMA data_version;
+
 -- What the appends of a batch depend on; names in a JSON list.
 -- name: stream_heads
 SELECT s.name, s.stream_id,

@@ -1,19 +1,17 @@
 """Whether a file still holds what was written to it, and nothing else.
 
 The log is read in pages, each in a short transaction of its own: what was appended does not change,
-so the pages belong together, and nobody waits for a check. Only the end, with what must agree with
+so the pages belong together, and nobody waits for a check. Only its end, with what must agree with
 the last event, is read at one moment.
 
-A damaged file answers with errors, rows out of order, or rows of any shape. All of these become
-problems, and none ends the check before its time: a page that cannot be read is read again row by
-row. What is left unchecked is said.
-
-The codes of the problems:
+A damaged file answers with errors, with rows out of order, or with rows of any shape. All of these
+become problems: a page that cannot be read is read again row by row, and what is left unchecked is
+said. The codes of the problems:
 
     gap, unreadable         an event is missing, or cannot be read
-    chain, hash             an event does not continue the one before it, or is not what was hashed
-    version, stream         its place in its stream, or the stream
-    unknown_event           a kind or schema version this program does not know
+    chain, hash             an event does not continue the one before, or is not what was hashed
+    version, stream         its place in its stream, or the stream itself
+    unknown_event           a kind or a schema version that this program does not know
     invalid_event, not_canonical, state_key, prev
                             what an event says, and how it is written
     fence, token, epoch     an append under a token that was not current; tokens that do not grow
@@ -22,23 +20,23 @@ The codes of the problems:
     integrity               SQLite itself finds the file damaged
     head_mismatch, log_shorter_than_head
                             the log is not the one whose head was kept elsewhere
-    too_many                there were more problems than are told
+    too_many                there are more problems than are told
 """
 
-import re
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote as quote_uri
 
 from attrs import define
 
-from carstore.errors import CarstoreError
 from carstore.log import Head
 from carstore.names import StreamName, lease_of
-from carstore.sqlite.audit import Audit, Enough, LeaseFold
+from carstore.sqlite.audit import Audit, Enough
 from carstore.sqlite.statements import parse_named, schema_text, split
 from carstore.verification import Verification
 
@@ -48,8 +46,10 @@ if TYPE_CHECKING:
 PAGE_ROWS = 1000
 """Rows checked in one go on the reader's thread, about ten milliseconds."""
 
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 """Called with the position reached and the last one, after each page."""
+
+_Step: TypeAlias = Callable[[sqlite3.Connection], None]
 
 _SQL = parse_named((resources.files("carstore.sqlite") / "verify.sql").read_text(encoding="utf-8"))
 
@@ -57,158 +57,178 @@ _SQL = parse_named((resources.files("carstore.sqlite") / "verify.sql").read_text
 async def verify(
     store: "Store", *, head: Head | None = None, progress: Progress | None = None
 ) -> Verification:
-    """Check the whole of an open store, while it may go on being used.
+    """Check the whole of an open store, which may go on being used.
 
     Args:
-        head: what `carstore head` said once, kept outside of the file.
+        head: what the head was at some time, kept outside of the file.
+
+    Raises:
+        Closed: the store was closed meanwhile.
     """
     check = _Check(Audit(head))
-    try:
-        await store.database.read(check.begin)
-        while await store.database.read(check.page):
-            if progress is not None:
-                progress(check.audit.position, check.last)
-        await store.database.read(check.finish)
-        await store.database.read(check.integrity)
-    except Enough:
-        pass
-    except CarstoreError as error:
-        check.failed(error.message)
+    for step in check.steps():
+        await store.database.read(step)
+        if progress is not None:
+            progress(check.audit.position, check.last)
     return check.outcome()
 
 
 def verify_file(
-    path: str, *, head: Head | None = None, progress: Progress | None = None
+    path: str | os.PathLike[str], *, head: Head | None = None, progress: Progress | None = None
 ) -> Verification:
-    """The same for a file that nobody has open here: also one too damaged for `connect`."""
+    """The same for a file too damaged for `connect`. Nothing is written to it."""
     check = _Check(Audit(head))
     try:
-        connection = _open(path)
+        connection = _open(os.path.abspath(path))
     except sqlite3.Error as error:
-        check.failed(f"{path} cannot be read: {error}")
+        check.failed(f"the file cannot be read: {error}")
         return check.outcome()
     try:
-        check.begin(connection)
-        while check.page(connection):
+        for step in check.steps():
+            step(connection)
             if progress is not None:
                 progress(check.audit.position, check.last)
-        check.finish(connection)
-        check.integrity(connection)
-    except Enough:
-        pass
-    except sqlite3.Error as error:
-        check.failed(str(error))
     finally:
         connection.close()
     return check.outcome()
 
 
 def _open(path: str) -> sqlite3.Connection:
-    """A connection that cannot write. In a folder that cannot be written there is no room for what
-    a WAL needs, and if there is none, the file is read as it stands."""
-    first: sqlite3.Error | None = None
-    for extra in ("", "&immutable=1"):
-        connection = sqlite3.connect(
-            f"file:{quote_uri(path)}?mode=ro{extra}", uri=True, isolation_level=None
-        )
-        try:
-            connection.execute("PRAGMA query_only = 1")
-            connection.execute("PRAGMA schema_version").fetchone()
-        except sqlite3.Error as error:
-            connection.close()
-            first = first or error
-            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_NOTADB"):
-                break
-        else:
-            return connection
-    assert first is not None
-    raise first
+    """A connection that cannot write. A file without a WAL in a folder that cannot be written is
+    read as it stands: there is no room for the shared memory of a WAL."""
+    try:
+        return _connect(path, "")
+    except sqlite3.Error:
+        with suppress(FileNotFoundError):
+            if os.stat(f"{path}-wal").st_size:
+                raise
+        return _connect(path, "&immutable=1")
+
+
+def _connect(path: str, extra: str) -> sqlite3.Connection:
+    uri = f"file:{quote_uri(path)}?mode=ro{extra}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    try:
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 @define
 class _Check:
+    """A check in steps, each one job for a connection, and what it found so far."""
+
     audit: Audit
     last: int = 0
+    """The last position, as far as it is known."""
     _after: int = 0
+    _more: bool = True
+    _given_up: bool = False
 
     def outcome(self) -> Verification:
-        problems = tuple(self.audit.problems)
-        return Verification(not problems, self.audit.head, problems)
+        return Verification(
+            ok=not self.audit.problems, head=self.audit.head, problems=tuple(self.audit.problems)
+        )
 
     def failed(self, reason: str) -> None:
-        """Note that the file as a whole cannot be read any further."""
-        try:
-            self.audit.problem(None, "unreadable", reason)
-        except Enough:
-            pass
+        """Note that the log cannot be read any further.
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+        Raises:
+            Enough
+        """
+        self._more, self._given_up = False, True
+        self.audit.problem(None, "unreadable", reason)
+
+    def steps(self) -> Iterator[_Step]:
+        """Each is to be taken before the next one is asked for; none raises."""
+        yield self._guarded(self._begin)
+        while self._more:
+            yield self._guarded(self._page)
+        yield self._guarded(self._end)
+        yield self._guarded(self._integrity)
+
+    def _guarded(self, step: _Step) -> _Step:
+        def guarded(connection: sqlite3.Connection) -> None:
+            if self.audit.is_full:
+                self._more = False
+                return
+            with suppress(Enough):
+                try:
+                    step(connection)
+                except sqlite3.Error as error:
+                    self.failed(f"SQLite: {error}")
+
+        return guarded
+
+    # --- the steps ---
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
         self._schema(connection)
-        rows = self._rows(connection, "last_position")
-        if rows and isinstance(rows[0][0], int):
-            self.last = rows[0][0]
+        for (last,) in self._rows(connection, "last_position"):
+            self.last = last if isinstance(last, int) else 0
 
-    def page(self, connection: sqlite3.Connection) -> bool:
-        """Check the next rows. Returns whether there may be more."""
+    def _page(self, connection: sqlite3.Connection) -> None:
+        """Check the next rows, and notice when there are no more."""
         try:
             rows = connection.execute(_SQL["rows_after"], (self._after, PAGE_ROWS)).fetchall()
         except sqlite3.Error:
-            return self._row_by_row(connection)
+            self._page_row_by_row(connection)
+            return
         for row in rows:
             self.audit.row(row)
-        if not rows:
-            return False
-        if rows[-1][0] <= self._after:
-            self.failed(f"the rows after position {self._after} are out of order")
-            return False
-        self._after = rows[-1][0]
-        return True
+        if rows and rows[-1][0] <= self._after:
+            self.failed(f"the events after position {self._after} are out of order")
+        elif rows:
+            self._after = rows[-1][0]
+        else:
+            self._more = False
 
-    def finish(self, connection: sqlite3.Connection) -> None:
-        """Check what must agree with the last event, at one moment."""
+    def _page_row_by_row(self, connection: sqlite3.Connection) -> None:
+        """Check what can be read of a page that cannot be read as one. If that is nothing, the
+        check of the log ends: the damage need not have an end."""
+        first, found, failing = self._after + 1, False, False
+        for position in range(first, first + PAGE_ROWS):
+            try:
+                rows = connection.execute(_SQL["row_at"], (position,)).fetchall()
+            except sqlite3.Error as error:
+                self.audit.unreadable(position, str(error), again=failing)
+                failing = True
+                continue
+            failing = False
+            for row in rows:
+                self.audit.row(row)
+                found = True
+        self._after += PAGE_ROWS
+        self._more = found
+        if not found and self._after < self.last:
+            self.failed(f"nothing after position {self._after} was checked")
+
+    def _end(self, connection: sqlite3.Connection) -> None:
+        """Check, at one moment, what was appended meanwhile and what must agree with it."""
         connection.execute("BEGIN")
         try:
-            while self.page(connection):
-                pass
+            self._more = not self._given_up
+            while self._more:
+                self._page(connection)
             self.audit.ended()
             self._streams(connection)
             self._leases(connection)
         finally:
             connection.execute("ROLLBACK")
 
-    def integrity(self, connection: sqlite3.Connection) -> None:
+    def _integrity(self, connection: sqlite3.Connection) -> None:
         for (said,) in self._rows(connection, "integrity"):
             if said != "ok":
                 self.audit.problem(None, "integrity", f"SQLite: {said}")
-
-    # --- reading what may be damaged ---
-
-    def _row_by_row(self, connection: sqlite3.Connection) -> bool:
-        """Check the rows of a page that cannot be read as one. A page of which nothing can be read
-        ends the check: there may be no end to it."""
-        first, found, failing = self._after + 1, 0, False
-        for position in range(first, first + PAGE_ROWS):
-            try:
-                rows = connection.execute(_SQL["row_at"], (position,)).fetchall()
-            except sqlite3.Error as error:
-                if not failing:
-                    self.audit.unreadable(position, str(error))
-                self.audit.position, failing = position, True
-                continue
-            failing = False
-            for row in rows:
-                self.audit.row(row)
-                found += 1
-        self._after += PAGE_ROWS
-        if not found and self._after < self.last:
-            self.failed(f"events {first} to {self._after} cannot be read; the check ended here")
-        return found > 0
 
     def _rows(self, connection: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:
         try:
             return connection.execute(_SQL[statement]).fetchall()
         except sqlite3.Error as error:
-            code = "schema" if statement == "objects" else "integrity"
+            code = "schema" if statement == "objects" else "unreadable"
             self.audit.problem(None, code, f"SQLite: {error}")
             return []
 
@@ -218,12 +238,18 @@ class _Check:
         for number, (stream_id, name, lease) in enumerate(self._rows(connection, "streams"), 1):
             if stream_id != number or not isinstance(name, str):
                 self.audit.problem(
-                    None, "stream", f"stream {number}: found {stream_id!r:.40}, {name!r:.100}"
+                    None,
+                    "stream",
+                    f"the stream with the number {number} is missing: "
+                    f"{stream_id}, {name!r:.100}, comes next",
                 )
                 return
             if lease != lease_of(StreamName(name)):
                 self.audit.problem(
-                    None, "stream", f"stream {name!r:.100} names the lease {lease!r:.100}"
+                    None,
+                    "stream",
+                    f"stream {name!r:.100} names the lease {lease!r:.100}, not "
+                    f"{lease_of(StreamName(name))!r:.100}",
                 )
 
     def _leases(self, connection: sqlite3.Connection) -> None:
@@ -231,10 +257,8 @@ class _Check:
         for name, *found in self._rows(connection, "leases"):
             expected = folded.pop(name, None)
             if expected is None:
-                self.audit.problem(
-                    None, "leases", f"lease {name!r:.100} is in the table, but was never granted"
-                )
-            elif not _same(expected, found):
+                self.audit.problem(None, "leases", f"lease {name!r:.100} was never granted")
+            elif tuple(found) != expected.as_stored():
                 self.audit.problem(
                     expected.position,
                     "leases",
@@ -242,16 +266,37 @@ class _Check:
                 )
         for name, missing in folded.items():
             self.audit.problem(
-                missing.position, "leases", f"lease {name!r:.100} is missing in the table"
+                missing.position,
+                "leases",
+                f"lease {name!r:.100} is missing, though event {missing.position} is about it",
             )
 
     def _schema(self, connection: sqlite3.Connection) -> None:
-        expected = _expected_objects()
-        tables = {name for _, name in expected}
+        """Compare what is ours, and whatever acts on it. Other tables and views are nobody's
+        business: those of the lazy views, of the migrations, of the user."""
+        missing, ours = _objects_of_schema_sql()
+        missing = dict(missing)
         for kind, name, table, sql in self._rows(connection, "objects"):
-            wanted = expected.get((kind, name))
-            if wanted is not None and wanted != sql:
-                self._schema_problem(f"{kind} {name} is not that of schema.sql")
-            elif wanted is None and kind in ("trigger", "index") and table in tables:
-                self._schema_problem(f"{kind} {name!r:.100} on {table} is not in schema.sql")
-        ...
+            wanted = missing.pop((kind, name), None)
+            if wanted is not None and sql != wanted:
+                self.audit.problem(None, "schema", f"the {kind} {name} is not that of schema.sql")
+            elif wanted is None and kind in ("trigger", "index") and table in ours:
+                self.audit.problem(
+                    None, "schema", f"the {kind} {name!r:.100} on {table} is not in schema.sql"
+                )
+        for kind, name in missing:
+            self.audit.problem(None, "schema", f"the {kind} {name} of schema.sql is missing")
+
+
+@cache
+def _objects_of_schema_sql() -> tuple[dict[tuple[str, str], str], set[str]]:
+    """The SQL of each object by its type and name, as SQLite keeps it; the tables and views."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for statement in split(schema_text()):
+            connection.execute(statement)
+        rows = connection.execute(_SQL["objects"]).fetchall()
+    finally:
+        connection.close()
+    found = {(kind, name): sql for kind, name, _, sql in rows}
+    return found, {name for kind, name in found if kind in ("table", "view")}

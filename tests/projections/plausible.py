@@ -130,8 +130,18 @@ def completed(status: str = "succeeded") -> e.ProposalCompleted:
     )
 
 
-def metered(agent: str = "planner", **spent: int) -> e.InferenceMetered:
-    return e.InferenceMetered(agent=agent, action_id="a1", attempt=1, n=0, **spent)
+def metered(
+    agent: str = "planner", *, tokens_in: int = 0, tokens_out: int = 0, cost_micros: int = 0
+) -> e.InferenceMetered:
+    return e.InferenceMetered(
+        agent=agent,
+        action_id="a1",
+        attempt=1,
+        n=0,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        cost_micros=cost_micros,
+    )
 
 
 def changed(key: str = "k", value: Any = None, *, deleted: bool = False) -> e.StateChanged:
@@ -262,7 +272,7 @@ chunks: st.SearchStrategy[list[Entry]] = st.lists(entries, min_size=1, max_size=
 # On files.
 
 
-async def append(store: Store, *events: Event, run: str | None = "r1") -> int:
+async def append(store: Store, *events: Event, run: str | None = "r1") -> Position:
     """Append events of one run, and return the position of the last."""
     run_id = None if run is None else RunId(run)
     stream = StreamName("notes") if run_id is None else run_stream(run_id)
@@ -285,7 +295,8 @@ def append_unknown(path: Path, kind: str = "of_the_future") -> int:
             "SELECT max(version) FROM events WHERE stream_id = 1"
         ).fetchone()
         connection.execute(
-            "INSERT INTO events VALUES (?, 1, ?, ?, 1, 0, NULL, NULL, NULL, NULL, NULL, '{}', ?, ?)",
+            "INSERT INTO events (position, stream_id, version, kind, schema_version, recorded_at,"
+            " data, prev_hash, hash) VALUES (?, 1, ?, ?, 1, 0, '{}', ?, ?)",
             (position + 1, version + 1, kind, digest, "f" * 64),
         )
     finally:
@@ -298,5 +309,14 @@ def sql(path: Path, statement: str, parameters: Sequence[Any] = ()) -> list[tupl
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         return connection.execute(statement, parameters).fetchall()
+    finally:
+        connection.close()
+
+
+def harm(path: Path, script: str) -> None:
+    """What a program that has never heard of carstore may do."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.executescript(script)
     finally:
         connection.close()

@@ -18,9 +18,7 @@ def test_an_agent_has_spent_the_sum_of_its_meterings() -> None:
         ),
     )
     assert rows == {
-        ("planner",): Cost(
-            agent="planner", calls=2, tokens_in=15, tokens_out=4, cost_micros=150
-        ),
+        ("planner",): Cost(agent="planner", calls=2, tokens_in=15, tokens_out=4, cost_micros=150),
         ("critic",): Cost(agent="critic", calls=1, tokens_in=1),
     }
 

@@ -1,5 +1,7 @@
 """Folding in memory."""
 
+import hashlib
+
 import attrs
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from projections import COSTS, STATE, checksum, fold
 from projections.costs import Cost
 from projections.memory import changes
 from projections.state import StateValue
+from projections.view import Key
 from tests.projections.plausible import changed, metered, received, record
 
 
@@ -113,8 +116,8 @@ def test_values_that_look_alike_have_different_checksums() -> None:
 
 
 def test_the_checksum_is_one_that_another_program_can_compute() -> None:
-    rows = {("ä",): Cost(agent="ä", calls=1, tokens_in=2, tokens_out=3, cost_micros=4)}
+    rows: dict[Key, Cost] = {
+        ("ä",): Cost(agent="ä", calls=1, tokens_in=2, tokens_out=3, cost_micros=4)
+    }
     text = '["costs",1,"agent","calls","tokens_in","tokens_out","cost_micros"]\n["ä",1,2,3,4]\n'
-    import hashlib
-
     assert checksum(COSTS, rows) == hashlib.sha256(text.encode()).hexdigest()

@@ -10,9 +10,7 @@ FORGET = ActionRolledBack(action_id="a1", reuse_key="x")
 
 def test_a_success_under_a_key_is_remembered() -> None:
     assert fold(REUSE, record(succeeded(output={"n": 1}, reuse_key="x"))) == {
-        ("x",): Remembered(
-            reuse_key="x", position=1, run_id="r1", action_id="a1", output='{"n":1}'
-        )
+        ("x",): Remembered(reuse_key="x", position=1, run_id="r1", action_id="a1", output='{"n":1}')
     }
 
 

@@ -76,7 +76,8 @@ def test_a_run_that_goes_on_has_not_ended() -> None:
 
 
 def test_an_action_lasts_from_its_first_attempt_to_its_outcome() -> None:
-    call = spans(received("a1"), executing(), failed(), executing(attempt=2), succeeded(attempt=2))[1]
+    tries: list[Event] = [executing(), failed(), executing(attempt=2), succeeded(attempt=2)]
+    call = spans(received("a1"), *tries)[1]
     assert (call.started_at, call.ended_at) == (at(2), at(5))
 
 

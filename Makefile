@@ -1,0 +1,56 @@
+# `make demo` and `make test` need python3 (3.11 or later) and make; everything else they set up
+# themselves, in .venv, again when pyproject.toml or uv.lock has changed. With uv on the PATH the
+# versions are those of uv.lock; without it, or where it cannot have these, pip takes the newest
+# that pyproject.toml allows.
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+OFFLINE := *** .venv could not be set up; the reason stands above. It needs python3 3.11 or later \
+with the module venv, and once the network or a mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX). To \
+install without make: pip install .
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench prove clean
+
+help:
+	@echo "make demo     a plan over the files of this folder, killed twice in the middle, resumed"
+	@echo "make test     the tests                         (ARGS=... goes to pytest)"
+	@echo "make lint     ruff, and mypy --strict"
+	@echo "make bench    the measurements                  (ARGS=--quick for a minute's worth)"
+	@echo "make prove    the crash proofs, at length       (ARGS=... goes to pytest)"
+	@echo "make clean    remove .venv and what tools leave behind"
+
+demo: .venv/.with-nothing
+	@$(BIN)/carstore demo $(ARGS)
+
+test: .venv/.with-test
+	@$(BIN)/python -m pytest -m "not prove" $(ARGS)
+
+lint: .venv/.with-test-lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: .venv/.with-bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+prove: .venv/.with-test
+	@$(BIN)/python -m pytest -m prove -s $(ARGS)
+
+clean:
+	rm -rf .venv build dist carstore-demo .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The name of the stamp says which extras of pyproject.toml are installed.
+.venv/.with-%: pyproject.toml uv.lock
+	@echo "setting up .venv ..." >&2
+	@extras=$$(echo '$*' | sed 's/nothing//; s/-/,/g'); \
+	flags=$$(echo "$$extras" | sed 's/[a-z][a-z]*/--extra &/g; s/,/ /g'); \
+	{ command -v uv > /dev/null && uv sync --quiet --frozen --inexact $$flags; } || { \
+		$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else sys.version)' && \
+		{ $(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".$${extras:+[$$extras]}"; \
+	} || { echo '$(OFFLINE)' >&2; exit 1; }
+	@touch $@

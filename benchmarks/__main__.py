@@ -1,0 +1,109 @@
+"""`python -m benchmarks [NAME ...] [--quick] [--long] [--folder DIR] [--json FILE]`"""
+
+import json
+import pkgutil
+import platform
+import sqlite3
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+from attrs import asdict
+from rich.console import Console
+from rich.table import Table
+
+import benchmarks
+from benchmarks.harness import BENCHMARKS, Options, Row, Skipped
+
+
+def find() -> None:
+    """Import every module of this package, so that its benchmarks register."""
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if module.name != "__main__":
+            import_module(f"benchmarks.{module.name}")
+
+
+def machine() -> dict[str, str]:
+    """Where the figures come from."""
+    return {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def table(name: str, rows: list[Row]) -> Table:
+    """The rows of one benchmark for people."""
+    drawn = Table(title=name, title_justify="left")
+    drawn.add_column("case")
+    for heading in ("measured", "reference", "ratio", "goal"):
+        drawn.add_column(heading, justify="right")
+    details = list(dict.fromkeys(key for row in rows for key in row.details))
+    for key in details:
+        drawn.add_column(key.replace("_", " "), justify="right")
+    for row in rows:
+        colour = {None: "default", True: "green", False: "red"}[row.is_met]
+        drawn.add_row(
+            f"{row.case} ({row.unit})",
+            _figure(row.measured),
+            f"{_figure(row.reference)} {row.against}".strip(),
+            f"[{colour}]{_figure(row.ratio)}[/]",
+            f"[{colour}]{row.goal or ''}[/]",
+            *[_figure(row.details.get(key)) for key in details],
+        )
+    return drawn
+
+
+def _figure(number: float | None) -> str:
+    if number is None:
+        return ""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--quick", is_flag=True, help="Seconds instead of minutes; noisier.")
+@click.option("--long", "long_", is_flag=True, help="Also what takes minutes to prepare.")
+@click.option(
+    "--folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where the database files go. Default: a temporary folder.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures there."
+)
+def main(
+    names: tuple[str, ...], quick: bool, long_: bool, folder: Path | None, json_file: Path | None
+) -> None:
+    """Measure NAMES, or everything, and print how it compares."""
+    find()
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise click.BadParameter(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    options = Options(quick=quick, long=long_, folder=folder)
+    console = Console()
+    figures: dict[str, list[Row]] = {}
+    for name in names or sorted(BENCHMARKS):
+        try:
+            rows = BENCHMARKS[name](options)
+        except Skipped as missing:
+            console.print(f"{name}: skipped, {missing}")
+            continue
+        figures[name] = rows
+        console.print(table(name, rows))
+    if json_file:
+        report = {"machine": machine(), "options": asdict(options), "benchmarks": _plain(figures)}
+        json_file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
+    sys.exit(0)
+
+
+def _plain(figures: dict[str, list[Row]]) -> dict[str, list[dict[str, object]]]:
+    return {
+        name: [{**asdict(row), "ratio": row.ratio, "met": row.is_met} for row in rows]
+        for name, rows in figures.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

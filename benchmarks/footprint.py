@@ -1,0 +1,139 @@
+"""What it costs to be there: imports, the command line, and following a log."""
+
+import asyncio
+import importlib.util
+import statistics
+import time
+from asyncio.subprocess import PIPE, create_subprocess_exec
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.harness import Goal, Options, Row, benchmark, folder, percentile
+from benchmarks.processes import ROOT, child, python, seconds
+from carstore import Store, connect
+
+
+@benchmark("imports")
+def imports(options: Options) -> list[Row]:
+    """Imports, over an interpreter that imports nothing, and the help of the command line."""
+    return import_times(5 if options.quick else 11)
+
+
+def import_times(times: int) -> list[Row]:
+    """The same: medians of so many starts, taken in turn."""
+    ours = ["carstore", "projections", "engine"]
+    others = [name for name in ("dbos", "langgraph.graph", "eventsourcing.application")
+              if importlib.util.find_spec(name.partition(".")[0])]  # fmt: skip
+    commands = {name: python("-c", f"import {name}") for name in ("sys", *ours, *others)}
+    commands["help"] = python("-m", "engine.cli", "--help")
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    for turn in range(times + 1):
+        for name, command in commands.items():
+            elapsed = seconds(command)
+            if turn:
+                taken[name].append(elapsed * 1e3)
+    medians = {name: statistics.median(found) for name, found in taken.items()}
+    over = {name: medians[name] - medians["sys"] for name in (*ours, *others)}
+    return [
+        *[
+            Row(
+                case=f"import {name}, over bare Python",
+                unit="ms",
+                measured=over[name],
+                goal=Goal(at_most=150),
+            )
+            for name in ours
+        ],
+        *[
+            Row(
+                case="import engine, over bare Python",
+                unit="ms",
+                measured=over["engine"],
+                against=f"import {name}",
+                reference=over[name],
+            )
+            for name in others
+        ],
+        Row(
+            case="carstore --help, from start to end",
+            unit="ms",
+            measured=medians["help"],
+            goal=Goal(at_most=250),
+            details={"bare_Python_ms": medians["sys"]},
+        ),
+    ]
+
+
+@benchmark("follow")
+def follow(options: Options) -> list[Row]:
+    """How soon another process sees an append, and what waiting for one costs."""
+    return asyncio.run(follow_log(options, events=100 if options.quick else 500, idle_seconds=2))
+
+
+async def follow_log(options: Options, *, events: int, idle_seconds: float) -> list[Row]:
+    """The same: so many events, one every 10 to 20 ms."""
+    with folder(options) as place:
+        path = place / "log.db"
+        async with connect(path) as store:
+            idle = await _idle(store, idle_seconds)
+            delays = await _delays(store, path, events)
+    return [
+        Row(
+            case="from acknowledged there to seen here, p99",
+            unit="ms",
+            measured=percentile(delays, 0.99),
+            goal=Goal(at_most=25),
+            details={"p50_ms": percentile(delays, 0.5)},
+        ),
+        Row(
+            case="following while nothing happens",
+            unit="% of a core",
+            measured=idle,
+            goal=Goal(at_most=1),
+        ),
+    ]
+
+
+async def _idle(store: Store, idle_seconds: float) -> float:
+    task = asyncio.create_task(_exhaust(store.log.follow()))
+    await asyncio.sleep(0.2)
+    before, began = time.process_time(), time.perf_counter()
+    await asyncio.sleep(idle_seconds)
+    used = (time.process_time() - before) / (time.perf_counter() - began)
+    await _stop(task)
+    return used * 100
+
+
+async def _exhaust(found: AsyncIterator[object]) -> None:
+    async for _ in found:
+        pass
+
+
+async def _delays(store: Store, path: Path, events: int) -> list[float]:
+    """Milliseconds; an event that is seen before its append was acknowledged counts as 0."""
+    seen: dict[int, int] = {}
+    first = (await store.log.head()).position
+    last = first + events
+
+    async def watch() -> None:
+        async for recorded in store.log.follow(after=first):
+            seen[recorded.position] = time.monotonic_ns()
+            if recorded.position == last:
+                return
+
+    task = asyncio.create_task(watch())
+    command = child("append", path, events, 0.013)
+    process = await create_subprocess_exec(*command, stdout=PIPE, cwd=ROOT)
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError("the appending process failed; what it said stands above")
+    acknowledged = [tuple(map(int, line.split())) for line in said.decode().splitlines()]
+    await asyncio.wait_for(task, 5)
+    return [max(0.0, (seen[position] - at) / 1e6) for position, at in acknowledged]
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

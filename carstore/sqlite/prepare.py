@@ -1,0 +1,115 @@
+"""Entries to what a transaction can write without looking at them again, on the caller's side.
+
+Whatever can be wrong with an append by itself is found here, so that in the transaction, where it
+shares a batch with the appends of others, only its conditions can fail.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from attrs import define
+
+from carstore.chain import Frame, frame
+from carstore.codec import Encoded, encode
+from carstore.errors import InvalidEvent
+from carstore.events import Event, LeaseGranted, LeaseReleased, LeaseRenewed
+from carstore.log import MAX_APPEND_EVENTS, NOTHING, Appended, Entry, Expect
+from carstore.names import RunId, StreamName
+
+MAX_TTL_US = 2**60
+"""Microseconds a lease may hold: 36,000 years, so that its expiry is an integer of 64 bits."""
+
+LEASE_KINDS = frozenset({LeaseGranted.kind, LeaseRenewed.kind, LeaseReleased.kind})
+"""The events that the table `leases` follows."""
+
+
+class Prepared(NamedTuple):
+    """One event of an append, as far as it can be made before its place is known."""
+
+    stream: StreamName
+    run_id: RunId | None
+    encoded: Encoded
+    frame: Frame | None
+    """None if the data is not whole yet: for a change of a state key."""
+
+
+@define
+class Submission:
+    """An append on its way: what to write, under which conditions, and what became of it."""
+
+    entries: Sequence[Prepared]
+    expect: Expect
+    outcome: Appended | Exception | None = None
+
+
+def prepare(entries: Sequence[Entry], expect: Expect) -> Submission:
+    """Make an append ready for the queue.
+
+    Raises:
+        InvalidEvent: if it is empty or too large, if an event holds what its class does not allow,
+            or if a name is none.
+    """
+    if not 0 < len(entries) <= MAX_APPEND_EVENTS:
+        raise InvalidEvent(
+            "append", "entries", f"{len(entries)} events; allowed are 1 to {MAX_APPEND_EVENTS}"
+        )
+    if expect is not NOTHING:
+        _check_names("expect", _names_of(expect))
+    return Submission([_prepare(entry) for entry in entries], expect)
+
+
+def _prepare(entry: Entry) -> Prepared:
+    stream, event, run_id = entry
+    encoded = encode(event)
+    kind, schema_version, scope, key, data, rest = encoded
+    _check_names("stream", (stream,))
+    if run_id is not None:
+        _check_names("run_id", (run_id,))
+    if rest is not None:
+        _check_names("scope or key", (scope, key))
+        return Prepared(stream, run_id, encoded, None)
+    if kind in LEASE_KINDS:
+        _check_lease_event(event)
+    whole = frame(stream, kind, schema_version, run_id, scope, key, data)
+    return Prepared(stream, run_id, encoded, whole)
+
+
+def _names_of(expect: Expect) -> Iterable[object]:
+    yield from expect.versions
+    for scope, key, _ in expect.unchanged:
+        yield scope
+        yield key
+    for condition in expect.leases:
+        yield condition.lease
+
+
+def _check_names(path: str, names: Iterable[object]) -> None:
+    """Refuse names that SQLite would take for others, or not give back: a NUL ends a text for some
+    of its functions, and half a surrogate pair is not UTF-8."""
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidEvent("append", path, f"{name!r:.80} is not a string")
+        if name.isprintable():
+            continue
+        if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+            raise InvalidEvent("append", path, f"{name!r:.80} holds a NUL or half a surrogate pair")
+
+
+def _check_lease_event(event: Event) -> None:
+    """Refuse what the triggers that keep the table `leases` could not read."""
+    match event:
+        case LeaseRenewed(leases=list(leases), ttl_us=ttl_us):
+            names = []
+            for lease in leases:
+                if not isinstance(lease, dict) or type(lease.get("token")) is not int:
+                    raise InvalidEvent(event.kind, "leases", f"{lease!r:.80} has no token")
+                names.append(lease.get("lease"))
+        case LeaseGranted(lease=name, ttl_us=ttl_us):
+            names = [name]
+        case LeaseReleased(lease=name):
+            names, ttl_us = [name], 0
+        case _:
+            raise InvalidEvent(event.kind, "leases", "not a list")
+    _check_names("lease", names)
+    if not 0 <= ttl_us <= MAX_TTL_US:
+        raise InvalidEvent(event.kind, "ttl_us", f"{ttl_us} is not between 0 and {MAX_TTL_US}")

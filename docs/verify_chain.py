@@ -1,0 +1,77 @@
+"""Verify the hash chain of a carstore file with nothing but the standard library.
+
+    python3 docs/verify_chain.py DB [--head POSITION:HASH]
+
+Exit code 0: every event is the one its hash was made for, and none is missing (with --head: also
+not at the end). 1: that is not so. 2: bad usage. Nothing is written. `carstore verify` checks more.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sqlite3
+import sys
+import urllib.parse
+
+EVENTS = """
+    SELECT prev_hash, position, name, version, kind, schema_version, recorded_at, run_id, scope,
+           key, fence, fence_token, data, hash
+    FROM events LEFT JOIN streams USING (stream_id) ORDER BY position
+"""
+
+
+class Broken(Exception):
+    pass
+
+
+def check(connection, wanted):
+    """The head (position, hash) of a log without fault; raises Broken at the first fault."""
+    position, digest, versions = 0, "0" * 64, {}
+    for row in connection.execute(EVENTS):
+        prev_hash, found, stream, version, *_, stored = row
+        if found != position + 1:
+            raise Broken(f"event {position + 1} is missing: {found} comes next")
+        position += 1
+        if stream is None or version != versions.get(stream, 0) + 1:
+            raise Broken(f"event {position} is version {version} of stream {stream!r}")
+        versions[stream] = version
+        if prev_hash != digest:
+            raise Broken(f"event {position} does not continue event {position - 1}")
+        text = json.dumps(row[:-1], ensure_ascii=False, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if digest != stored:
+            raise Broken(f"event {position} is not the one its hash was made for")
+        if wanted and position == wanted[0] and digest != wanted[1]:
+            raise Broken(f"event {position} has the hash {digest}, not {wanted[1]}")
+    if position < max(1, wanted[0] if wanted else 1):
+        raise Broken(f"the log ends at position {position}")
+    return position, digest
+
+
+def head(text):
+    position, _, digest = text.partition(":")
+    if not position.isdecimal() or int(position) < 1 or len(digest) != 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not POSITION:HASH")
+    return int(position), digest
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Verify the hash chain of a carstore file.")
+    parser.add_argument("db")
+    parser.add_argument("--head", type=head, metavar="POSITION:HASH", help="kept from earlier")
+    asked = parser.parse_args()
+    if not os.path.isfile(asked.db):
+        parser.error(f"there is no file {asked.db!r}")
+    uri = f"file:{urllib.parse.quote(os.path.abspath(asked.db))}?mode=ro"
+    if not os.access(os.path.dirname(os.path.abspath(asked.db)), os.W_OK):
+        uri += "" if os.path.exists(asked.db + "-wal") else "&immutable=1"
+    try:
+        connection = sqlite3.connect(uri, uri=True)
+        print("ok: the chain is whole up to", *check(connection, asked.head))
+    except (Broken, sqlite3.Error, TypeError, UnicodeError) as error:
+        sys.exit(f"not ok: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The commands by name. Listing them imports none, so help and completion are quick.
+
+Whatever a command raises ends here, and becomes a message and an exit code.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+__all__ = ["COMMANDS", "PROGRAM", "app"]
+
+PROGRAM = "carstore"
+
+COMPLETE_VARIABLE = "_CARSTORE_COMPLETE"
+"""The environment variable in which the scripts of `carstore completion` ask."""
+
+
+class Place(NamedTuple):
+    """Where a command is defined, and the line that `--help` shows of it."""
+
+    module: str
+    name: str
+    summary: str
+
+
+COMMANDS = {
+    "run": Place("engine.cli.run", "run", "Run a plan."),
+    "resume": Place("engine.cli.resume", "resume", "Continue runs that have not finished."),
+    "runs": Place("engine.cli.runs", "runs", "List all runs."),
+    "show": Place("engine.cli.show", "show", "Show a run: its plan as a tree, and what it cost."),
+    "log": Place("engine.cli.log", "log", "Print events, in order."),
+    "state": Place("engine.cli.state", "state", "Print the state, now or as of a position."),
+    "costs": Place("engine.cli.costs", "costs", "Print what each agent has spent."),
+    "why": Place("engine.cli.state", "why", "Tell who set a state key, when, and in which run."),
+    "doubts": Place("engine.cli.doubts", "doubts", "List calls of which nobody knows the outcome."),
+    "resolve": Place("engine.cli.doubts", "resolve", "Say what became of a call in doubt."),
+    "verify": Place("engine.cli.check", "verify", "Check the whole file."),
+    "rebuild": Place("engine.cli.check", "rebuild", "Make all views anew from the log."),
+    "head": Place("engine.cli.check", "head", "Print position and hash of the newest event."),
+    "demo": Place("engine.demo.command", "demo", "Watch a large plan be killed and go on."),
+    "new": Place("engine.cli.new", "new", "Make a folder with a plan and tools to begin with."),
+    "completion": Place("engine.cli.about", "completion", "Print a script that completes words."),
+    "version": Place("engine.cli.about", "version", "Print the version."),
+}
+
+
+class Application(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return None
+        command: click.Command = getattr(import_module(place.module), place.name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
+
+    def main(  # type: ignore[override] # the original returns, or not, by `standalone_mode`
+        self, args: Sequence[str] | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run one command and exit with its code."""
+        given = list(sys.argv[1:] if args is None else args)
+        settings = {
+            **extra,
+            "prog_name": PROGRAM,
+            "complete_var": COMPLETE_VARIABLE,
+            "standalone_mode": False,
+        }
+        try:
+            code = super().main(given, **settings)
+        except Exception as error:  # noqa: BLE001 - the one place where every error is told
+            from engine.cli.errors import report
+
+            code = report(error, as_json="--json" in given)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=Application, context_settings={"help_option_names": ["-h", "--help"]})
+def app() -> None:
+    """Run plans of AI agents so that a crash is only a pause, and ask what happened.
+
+    Everything is kept in one SQLite file, DB. Only run, demo and new make files; all other
+    commands need one that is there.
+
+    Exit codes: 0 done, 1 the work failed or a check found a fault, 2 bad usage or input, 3 waiting
+    for a person, 130 interrupted.
+    """

@@ -1,0 +1,149 @@
+"""`carstore doubts` and `carstore resolve`: calls of which nobody knows what became."""
+
+import getpass
+
+import click
+from attrs import frozen
+
+from carstore import canonical, connect
+from carstore.names import Json, RunId
+from engine.cli.errors import BadUsage
+from engine.cli.options import command_line, database, json_option, reading
+from engine.cli.result import resume_command, tell_next
+from engine.cli.screen import Cell, print_json, table, text, write
+from engine.cli.stopping import run_stoppable
+from engine.doubts import Resolution
+from engine.doubts import resolve as record
+from engine.propose import check_run_id
+from engine.results import rfc3339
+from projections import DOUBTS, rows
+from projections.doubts import Doubt
+
+__all__ = ["doubts", "resolve"]
+
+
+@click.command()
+@database
+@json_option
+def doubts(database: str, as_json: bool) -> None:
+    """List the calls that began, must not simply be repeated, and have no outcome.
+
+    Find out at the other side, by the idempotency key, whether each was carried out; then tell it
+    with `carstore resolve`.
+    """
+    found = run_stoppable(_load(database))
+    if as_json:
+        print_json([_json(doubt) for doubt in found])
+        return
+    if not found:
+        write("Nothing is in doubt.")
+        return
+    titles = ("RUN", "ACTION", "TOOL", ">ATTEMPT", "SINCE", "IDEMPOTENCY KEY", "WHY")
+    table(titles, [_cells(doubt) for doubt in found])
+    first = found[0]
+    command = command_line("resolve", database, first.run_id, first.action_id)
+    write(f"Next: {command} --retry (or --succeeded JSON, or --failed TEXT)")
+
+
+async def _load(path: str) -> list[Doubt]:
+    async with reading(path) as store:
+        found = (await rows(store, DOUBTS)).values()
+        return sorted(found, key=lambda doubt: doubt.since)
+
+
+def _json(doubt: Doubt) -> Json:
+    return {
+        "run_id": doubt.run_id,
+        "action_id": doubt.action_id,
+        "tool": doubt.tool,
+        "attempt": doubt.attempt,
+        "idempotency_key": doubt.idempotency_key,
+        "since": rfc3339(doubt.since),
+    }
+
+
+def _cells(doubt: Doubt) -> list[Cell]:
+    return [
+        text(doubt.run_id),
+        text(f"{doubt.action_id} (undoing it)" if doubt.undo else doubt.action_id),
+        text(doubt.tool),
+        text(doubt.attempt),
+        text(rfc3339(doubt.since)),
+        text(doubt.idempotency_key),
+        text(doubt.reason),
+    ]
+
+
+@frozen
+class Answer:
+    """What a person says about a call."""
+
+    resolution: Resolution
+    output: Json = None
+    error: str | None = None
+
+
+@click.command()
+@database
+@click.argument("run", metavar="RUN")
+@click.argument("action", metavar="ACTION")
+@click.option("--succeeded", metavar="JSON", help="It was carried out, and this is its output.")
+@click.option("--failed", metavar="TEXT", help="It was not carried out, and this is why.")
+@click.option("--retry", is_flag=True, help="Call it once more: on your word, that does no harm.")
+@json_option
+def resolve(
+    database: str,
+    run: str,
+    action: str,
+    succeeded: str | None,
+    failed: str | None,
+    retry: bool,
+    as_json: bool,
+) -> None:
+    """Say what became of the call of ACTION in RUN; the next resume acts on it.
+
+    Exactly one of --succeeded, --failed and --retry.
+    """
+    run_id = check_run_id(run)
+    answer = _answer(succeeded, failed, retry=retry)
+    run_stoppable(_record(database, run_id, action, answer))
+    if as_json:
+        print_json({"run_id": run_id, "action_id": action, "resolution": answer.resolution})
+    else:
+        write(f"Recorded for action {action} of run {run_id}: {answer.resolution}")
+    tell_next(resume_command(database, run_id, "FILE_OR_MODULE"), as_json=as_json)
+
+
+def _answer(succeeded: str | None, failed: str | None, *, retry: bool) -> Answer:
+    """What the options say.
+
+    Raises:
+        BadUsage: not exactly one of them was given.
+        InvalidJson: the output is no strict JSON.
+    """
+    given = (succeeded is not None) + (failed is not None) + retry
+    if given != 1:
+        raise BadUsage("--succeeded, --failed, --retry", f"give exactly one, not {given or 'none'}")
+    if succeeded is not None:
+        return Answer("succeeded", output=canonical.loads(succeeded, "--succeeded"))
+    return Answer("retry") if retry else Answer("failed", error=failed)
+
+
+async def _record(path: str, run_id: RunId, action: str, answer: Answer) -> None:
+    async with connect(path, create=False, instance="carstore resolve") as store:
+        await record(
+            store,
+            run_id,
+            action,
+            answer.resolution,
+            output=answer.output,
+            error=answer.error,
+            by=_person(),
+        )
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in many containers
+        return "somebody"

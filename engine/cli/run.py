@@ -1,0 +1,220 @@
+"""`carstore run`: run a plan."""
+
+import asyncio
+import sys
+
+import click
+
+from carstore import Store, connect
+from carstore.errors import CarstoreError, NotFound
+from carstore.names import RunId
+from carstore.sqlite.database import Durability
+from engine.cli.errors import BadUsage, Interrupted
+from engine.cli.exits import of_status
+from engine.cli.options import command_line, database, json_option, tools
+from engine.cli.progress import Watcher, watcher
+from engine.cli.redirect import tools_print_to_stderr
+from engine.cli.result import next_step, resume_command, show_result, tell_next
+from engine.cli.screen import print_json, say
+from engine.cli.stopping import run_stoppable
+from engine.ir import Proposal, RunResult
+from engine.journal import load_run
+from engine.plan_json import DEFAULT_LIMITS, parse_proposal
+from engine.propose import check_run_id, new_run_id, tools_named
+from engine.runtime import Runtime
+from engine.tools import Tools, load_tools
+
+__all__ = ["STOP_HINT", "interruption", "run"]
+
+STOP_HINT = (
+    "Stopping: nothing more is started, calls in flight are awaited for some seconds. "
+    "Once more gives them up."
+)
+
+
+@click.command()
+@database
+@click.argument("plan", metavar="PLAN")
+@tools
+@click.option("--run-id", metavar="ID", help="Name the run; repeated, the command goes on with it.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["levels", "eager"]),
+    default="levels",
+    show_default=True,
+    help="Level by level, or each action as soon as what it needs is there.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="How many tools may be called at once.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["power", "crash"]),
+    default="power",
+    show_default=True,
+    help="What a recorded event survives: loss of power, or only the death of the process.",
+)
+@click.option(
+    "--on-doubt",
+    type=click.Choice(["hold", "fail", "retry"]),
+    default="hold",
+    show_default=True,
+    help="What to do about a call whose outcome nobody knows: ask a person, or decide.",
+)
+@json_option
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def run(
+    database: str,
+    plan: str,
+    tools: str | None,
+    run_id: str | None,
+    schedule: str,
+    concurrency: int,
+    durability: Durability,
+    on_doubt: str,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run PLAN, a JSON file or - for standard input, and record all that happens in DB.
+
+    DB is made if it does not exist. Each call begins a new run, unless --run-id names one: then the
+    run is continued, or its recorded result printed.
+    """
+    name = new_run_id() if run_id is None else check_run_id(run_id)
+    proposal = parse_proposal(_read_plan(plan))
+    with tools_print_to_stderr():
+        table = load_tools(tools) if tools is not None else _no_tools(proposal)
+        work = _Work(database, proposal, name, tools, table, watcher(quiet=quiet))
+        if not quiet:
+            say(f"Run {name}. If it is stopped: {work.resume}")
+        result = run_stoppable(
+            work.execute(
+                durability=durability,
+                schedule=schedule,
+                concurrency=concurrency,
+                on_doubt=on_doubt,
+            ),
+            STOP_HINT,
+        )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        show_result(result)
+    if not (as_json and quiet):
+        tell_next(next_step(database, result), as_json=as_json)
+    return of_status(result.status)
+
+
+class _Work:
+    """One run, from the opening of the file to its result."""
+
+    def __init__(
+        self,
+        path: str,
+        proposal: Proposal,
+        run_id: RunId,
+        tools: str | None,
+        table: Tools,
+        watching: Watcher,
+    ) -> None:
+        self.path = path
+        self.proposal = proposal
+        self.run_id = run_id
+        self.table = table
+        self.watching = watching
+        self.resume = resume_command(path, run_id, tools)
+
+    async def execute(
+        self, *, durability: Durability, schedule: str, concurrency: int, on_doubt: str
+    ) -> RunResult:
+        """Run, or go on with, the proposal.
+
+        Raises:
+            Interrupted: with the command that goes on from there.
+            CarstoreError: the same, if the run has been recorded.
+        """
+        opening = connect(self.path, durability=durability, instance="carstore run")
+        async with opening as store:
+            runtime = Runtime(
+                store,
+                self.table,
+                schedule=schedule,
+                concurrency=concurrency,
+                on_doubt=on_doubt,
+            )
+            try:
+                async with self.watching:
+                    return await runtime.execute(
+                        self.proposal, run_id=self.run_id, observe=self.watching.observe
+                    )
+            except asyncio.CancelledError:
+                raise await interruption(store, self.run_id, self.resume) from None
+            except CarstoreError as error:
+                if error.code in _STOPPED and await _is_recorded(store, self.run_id):
+                    error.add_note(f"Next: {self.resume}")
+                raise
+
+
+_STOPPED = frozenset({"busy", "closed", "corrupt", "disk_full", "io_error", "run_owned"})
+"""Codes of errors after which the same run can go on."""
+
+
+async def interruption(store: Store, run_id: RunId, resume: str) -> Interrupted:
+    """What to tell of a run that was interrupted."""
+    try:
+        found = await load_run(store, run_id)
+    except NotFound:
+        return Interrupted(run_id, f"interrupted before run {run_id} was recorded; run it again")
+    if found.completed is not None:
+        stopped = Interrupted(run_id, f"interrupted, but run {run_id} has just finished")
+        stopped.add_note(f"Next: {command_line('show', store.path, run_id)}")
+        return stopped
+    stopped = Interrupted(run_id, f"interrupted; run {run_id} can go on")
+    stopped.add_note(f"Next: {resume}")
+    return stopped
+
+
+async def _is_recorded(store: Store, run_id: RunId) -> bool:
+    try:
+        await load_run(store, run_id)
+    except CarstoreError:
+        return False
+    return True
+
+
+def _read_plan(plan: str) -> bytes:
+    """The text of a plan, but not more of it than a plan may have.
+
+    Raises:
+        NotFound, BadUsage
+    """
+    most = DEFAULT_LIMITS.max_bytes + 1
+    try:
+        if plan == "-":
+            return sys.stdin.buffer.read(most)
+        with open(plan, "rb") as file:
+            return file.read(most)
+    except FileNotFoundError:
+        hint = "Name a JSON file, or - for standard input."
+        raise NotFound("plan", plan, hint) from None
+    except OSError as error:
+        raise BadUsage("PLAN", f"{plan} cannot be read: {error.strerror}") from None
+
+
+def _no_tools(proposal: Proposal) -> Tools:
+    """No tools, for a plan that calls none.
+
+    Raises:
+        BadUsage: naming those that it calls.
+    """
+    table = Tools()
+    named = sorted(tools_named(proposal.actions, table))
+    if named:
+        calls = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
+        raise BadUsage("--tools", f"the plan calls {calls}. Say where they are: --tools FILE.py")
+    return table

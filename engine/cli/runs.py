@@ -1,0 +1,90 @@
+"""`carstore runs`: what has been run."""
+
+import click
+from attrs import frozen
+
+from carstore import Store
+from carstore.errors import LeaseHeld
+from carstore.names import Json, RunId, run_lease
+from engine.cli.options import command_line, database, json_option, reading
+from engine.cli.screen import Cell, print_json, status_text, table, text, write
+from engine.cli.stopping import run_stoppable
+from engine.results import rfc3339
+from projections import RUNS, rows
+from projections.runs import Run
+
+__all__ = ["driver_of", "runs"]
+
+
+@click.command()
+@database
+@json_option
+def runs(database: str, as_json: bool) -> None:
+    """List all runs of DB, oldest first."""
+    found = run_stoppable(_load(database))
+    if as_json:
+        print_json([_json(one.run) for one in found])
+        return
+    if not found:
+        write("No runs yet.")
+        return
+    titles = ("RUN", "STATUS", "PLAN", "FROM", ">ACTIONS", "STARTED", "ENDED")
+    table(titles, [_cells(one) for one in found])
+    _tell_next(database, found)
+
+
+@frozen
+class _Found:
+    run: Run
+    driver: str | None
+    """The process that drives it, if it is running and that process is not gone."""
+
+
+async def _load(path: str) -> list[_Found]:
+    async with reading(path) as store:
+        found = sorted((await rows(store, RUNS)).values(), key=lambda run: run.started_at)
+        return [_Found(run, await driver_of(store, run.run_id, run.status)) for run in found]
+
+
+async def driver_of(store: Store, run_id: str, status: str) -> str | None:
+    """The process that drives a running run, unless it is gone or has let go."""
+    if status != "running":
+        return None
+    try:
+        await store.leases.claim(run_lease(RunId(run_id)))  # only asks; nothing is appended
+    except LeaseHeld as held:
+        return held.holder
+    return None
+
+
+def _json(run: Run) -> Json:
+    return {
+        "run_id": run.run_id,
+        "proposal_id": run.proposal_id,
+        "source": run.source,
+        "status": run.status,
+        "started_at": rfc3339(run.started_at),
+        "ended_at": None if run.ended_at is None else rfc3339(run.ended_at),
+    }
+
+
+def _cells(one: _Found) -> list[Cell]:
+    run = one.run
+    stopped = run.status == "running" and one.driver is None
+    return [
+        text(run.run_id),
+        text("stopped", "yellow") if stopped else status_text(run.status),
+        text(run.proposal_id),
+        text(run.source),
+        text(run.actions),
+        text(rfc3339(run.started_at)),
+        text("" if run.ended_at is None else rfc3339(run.ended_at)),
+    ]
+
+
+def _tell_next(database: str, found: list[_Found]) -> None:
+    if any(one.run.status == "waiting" for one in found):
+        write(f"Some wait for a person: {command_line('doubts', database)}")
+    if any(one.run.status == "running" and one.driver is None for one in found):
+        command = command_line("resume", database, "--tools", "FILE_OR_MODULE")
+        write(f"Some were stopped in the middle: {command}")

@@ -1,0 +1,303 @@
+"""The program as a process: streams, signals, kills, terminals, files that cannot be written."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.engine.cli.harness import (
+    BAD,
+    GOOD,
+    Folder,
+    call,
+    cli,
+    command,
+    environment,
+    plan,
+    process,
+    wait_for,
+)
+
+SLOW = plan(
+    call("one", "double", n=1),
+    call("two", "wait", "one", path="began"),
+    call("three", "double", "two", n=3),
+)
+
+
+def begin(folder: Folder, *options: str) -> "subprocess.Popen[bytes]":
+    """Start a run, and return when its second action is being called."""
+    words = ["run", "a.db", folder.plan(SLOW), "--tools", "tools.py", "--run-id", "s", *options]
+    running = subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    wait_for(folder / "began")
+    return running
+
+
+def ended(running: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
+    out, err = running.communicate(timeout=30)
+    return running.returncode, out.decode(), err.decode()
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(folder: Folder) -> None:
+    content = plan(call("l", "loud", n=3))
+    done = process("run", "a.db", folder.plan(content), "--tools", "tools.py", "--json")
+    assert done.code == 0
+    assert done.json["results"][0]["output"] == 3
+    assert "printed by a tool" in done.stderr
+    assert "printed by a program" in done.stderr
+    assert "l succeeded" in done.stderr
+
+
+def test_exit_codes_and_streams(folder: Folder) -> None:
+    good, bad = folder.plan(GOOD, "good.json"), folder.plan(BAD, "bad.json")
+    assert process("run", "a.db", good, "--tools", "tools.py").code == 0
+    assert process("run", "a.db", bad, "--tools", "tools.py").code == 1
+    missing = process("runs", "no.db")
+    assert (missing.code, missing.stdout) == (2, "")
+    assert missing.stderr.startswith("Error: ")
+    assert not (folder / "no.db").exists()
+    assert process().code in (0, 2)
+
+
+def test_after_kill_9_the_run_is_resumed_and_nothing_is_done_twice(folder: Folder) -> None:
+    running = begin(folder)
+    running.kill()
+    code, out, err = ended(running)
+    assert (code, out) == (-signal.SIGKILL, "")
+    assert "carstore resume a.db s --tools tools.py" in err
+    assert "stopped" in cli("runs", "a.db").stdout
+    assert "Next: carstore resume a.db s --tools FILE_OR_MODULE" in cli("show", "a.db", "s").stdout
+    assert cli("show", "a.db", "s", "--json").json["status"] == "running"
+    resumed = process("resume", "a.db", "--tools", "tools.py", "--json")
+    assert resumed.code == 3
+    cli("resolve", "a.db", "s", "two", "--succeeded", '"by hand"')
+    resumed = process("resume", "a.db", "s", "--tools", "tools.py", "--json")
+    assert resumed.code == 0
+    assert [one["output"] for one in resumed.json[0]["results"]] == [2, "by hand", 6]
+    kinds = [json.loads(line) for line in cli("log", "a.db", "--json").stdout.splitlines()]
+    begun = [one["data"]["action_id"] for one in kinds if one["kind"] == "action_succeeded"]
+    assert begun == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_puts_the_run_down(folder: Folder, number: int) -> None:
+    running = begin(folder)
+    running.send_signal(number)
+    time.sleep(0.3)
+    (folder / "began.go").touch()
+    code, out, err = ended(running)
+    assert (code, out) == (130, "")
+    assert err.endswith(
+        "Error: interrupted; run s can go on\nNext: carstore resume a.db s --tools tools.py\n"
+    )
+    shown = cli("show", "a.db", "s", "--json").json
+    assert [one["action_id"] for one in shown["results"]] == ["one", "two"]
+    assert process("resume", "a.db", "--tools", "tools.py", "--quiet").code == 0
+
+
+def test_a_second_signal_gives_the_call_up_and_its_thread_does_not_block_the_end(
+    folder: Folder,
+) -> None:
+    running = begin(folder, "--json")
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    began = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    code, out, err = ended(running)
+    assert time.monotonic() - began < 4
+    assert code == 130
+    assert json.loads(out)["error"]["code"] == "interrupted"
+    assert json.loads(out)["error"]["path"] == "s"
+    assert "Next: carstore resume a.db s --tools tools.py" in err
+    [doubt] = cli("doubts", "a.db", "--json").json
+    assert doubt["action_id"] == "two"
+
+
+def test_following_ends_with_130(ran: Folder) -> None:
+    following = subprocess.Popen(
+        command("log", "a.db", "--follow", "--json"), stdout=subprocess.PIPE, env=environment()
+    )
+    assert following.stdout is not None
+    assert json.loads(following.stdout.readline())["position"] == 1
+    assert process("run", "a.db", ran.plan(GOOD), "--tools", "tools.py", "--run-id", "2").code == 0
+    for line in following.stdout:
+        if json.loads(line)["run_id"] == "2":
+            break
+    following.send_signal(signal.SIGINT)
+    following.stdout.close()
+    assert following.wait(timeout=20) == 130
+
+
+def test_a_reader_that_goes_away_is_no_error(folder: Folder) -> None:
+    many = plan(*[call(f"d{n}", "double", n=n) for n in range(400)])
+    assert folder.run(many).code == 0
+    log = subprocess.Popen(
+        command("log", "a.db", "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    assert log.stdout is not None
+    assert log.stderr is not None
+    log.stdout.readline()
+    log.stdout.close()
+    assert log.wait(timeout=20) == 0
+    assert log.stderr.read() == b""
+    log.stderr.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk to write to")
+def test_a_result_that_cannot_be_told_is_no_success(ran: Folder) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("runs", "a.db"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert b"No space left" in done.stderr
+
+
+# --- a terminal ---
+
+
+def on_terminal(*arguments: str, **more: str) -> tuple[int, str, str]:
+    """Exit code, standard output (a pipe) and what a terminal on standard error received."""
+    master, slave = pty.openpty()
+    running = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=slave, env=environment(**more)
+    )
+    os.close(slave)
+    received = b""
+    while True:
+        try:
+            if select.select([master], [], [], 30)[0]:
+                received += os.read(master, 65536)
+            else:
+                raise AssertionError("the terminal got nothing for 30 seconds")
+        except OSError:  # the other side is closed
+            break
+    os.close(master)
+    assert running.stdout is not None
+    out = running.stdout.read()
+    running.stdout.close()
+    return running.wait(timeout=20), out.decode(), received.decode()
+
+
+NAPS = plan(
+    *[call(f"nap{n}", "nap", *([f"nap{n - 1}"] if n else []), ms=120) for n in range(5)],
+    call("bad", "boom", "nap1", text="\x1b[41mbad", _failure_behavior="skip"),
+)
+
+
+def test_on_a_terminal_a_bar_shows_how_far_the_run_is(folder: Folder) -> None:
+    name = folder.plan(NAPS)
+    code, out, seen = on_terminal("run", "a.db", name, "--tools", "tools.py", "--json")
+    assert code == 0
+    assert json.loads(out)["status"] == "succeeded"
+    shown = {int(found) for found in re.findall(r"(\d+)/6", re.sub(r"\x1b\[[0-9;?]*m", "", seen))}
+    assert len(shown) >= 3
+    assert "\\x1b[41mbad" in seen
+    assert "\x1b[41m" not in seen
+    assert seen.rstrip().endswith("\x1b[2K") or "\x1b[2K" in seen  # the bar is taken away
+
+
+def test_quiet_is_quiet_on_a_terminal_too(folder: Folder) -> None:
+    name = folder.plan(NAPS)
+    code, _, seen = on_terminal("run", "a.db", name, "--tools", "tools.py", "--json", "--quiet")
+    assert (code, seen) == (0, "")
+
+
+def stdout_on_terminal(*arguments: str, **more: str) -> str:
+    master, slave = pty.openpty()
+    running = subprocess.Popen(command(*arguments), stdout=slave, env=environment(**more))
+    os.close(slave)
+    received = b""
+    try:
+        while data := os.read(master, 65536):
+            received += data
+    except OSError:
+        pass
+    os.close(master)
+    assert running.wait(timeout=20) == 0
+    return received.decode()
+
+
+def test_colour_is_for_terminals_that_want_it(ran: Folder) -> None:
+    assert "\x1b[32m" in stdout_on_terminal("runs", "a.db")
+    assert "\x1b[32m" not in stdout_on_terminal("runs", "a.db", NO_COLOR="1")
+    assert "\x1b" not in process("runs", "a.db", FORCE_COLOR="1").stdout
+
+
+# --- files that cannot be written ---
+
+
+def without_rights(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Call it so that rights on files bind it: those of root do not."""
+    words = command(*arguments)
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root can write any file, and there is no setpriv")
+        drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+        words = [*drop, *words]
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=60)
+
+
+def test_what_only_reads_works_where_nothing_can_be_written(ran: Folder) -> None:
+    place = ran / "readonly"
+    place.mkdir()
+    shutil.copy(ran / "a.db", place / "a.db")
+    (place / "a.db").chmod(0o444)
+    place.chmod(0o555)
+    try:
+        name = str(place / "a.db")
+        for words in (
+            ("runs", name, "--json"),
+            ("show", name, "first"),
+            ("log", name, "--limit", "1"),
+            ("state", name, "--at", "5"),
+            ("costs", name),
+            ("why", name, "n"),
+            ("doubts", name),
+            ("verify", name),
+            ("head", name),
+        ):
+            done = without_rights(*words)
+            assert (done.returncode, done.stderr) == (0, ""), words
+            assert done.stdout
+        refused = without_rights("rebuild", name, "--json")
+        assert refused.returncode == 1
+        assert json.loads(refused.stdout)["error"]["code"] == "read_only"
+        assert [path.name for path in place.iterdir()] == ["a.db"]
+    finally:
+        place.chmod(0o755)
+
+
+def test_asking_works_while_another_process_writes(folder: Folder) -> None:
+    running = begin(folder)
+    try:
+        for words in (
+            ("runs", "a.db"),
+            ("show", "a.db", "s"),
+            ("log", "a.db"),
+            ("state", "a.db"),
+            ("costs", "a.db"),
+            ("doubts", "a.db"),
+            ("verify", "a.db"),
+            ("head", "a.db"),
+        ):
+            assert cli(*words).code == 0, words
+    finally:
+        (folder / "began.go").touch()
+        assert ended(running)[0] == 0

@@ -1,0 +1,264 @@
+"""The commands that ask: `runs`, `show`, `log`, `state`, `costs`, `why`, `head`."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.engine.cli.harness import BAD, ROLLED_BACK, Folder, call, cli, plan, write
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
+
+READING = [
+    ("runs",),
+    ("show", "first"),
+    ("log",),
+    ("state",),
+    ("costs",),
+    ("why", "n"),
+    ("doubts",),
+    ("verify",),
+    ("head",),
+]
+
+
+def asked(command: tuple[str, ...], *options: str, db: str = "a.db") -> tuple[str, ...]:
+    return (command[0], db, *command[1:], *options)
+
+
+@pytest.mark.parametrize("command", [*READING, ("resume",), ("rebuild",)], ids=" ".join)
+def test_a_missing_file_is_told_and_not_made(folder: Folder, command: tuple[str, ...]) -> None:
+    done = cli(*asked(command, "--json", db="no.db"))
+    assert done.code == 2
+    assert done.json["error"]["code"] == "not_found"
+    assert done.json["error"]["path"] == "no.db"
+    done = cli(*asked(command, db="no.db"))
+    assert (done.code, done.stdout) == (2, "")
+    assert "no.db" in done.stderr
+    assert [path.name for path in folder.path.iterdir()] == ["tools.py"]
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+@pytest.mark.parametrize("content", [b"", b"text" * 1000], ids=["empty", "text"])
+def test_another_file_is_told_and_left_alone(
+    folder: Folder, command: tuple[str, ...], content: bytes
+) -> None:
+    (folder / "a.db").write_bytes(content)
+    done = cli(*asked(command, "--json"))
+    assert (done.code, done.json["error"]["code"]) == (2, "not_a_database")
+    assert (folder / "a.db").read_bytes() == content
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_asking_changes_nothing(ran: Folder, command: tuple[str, ...]) -> None:
+    before = (ran / "a.db").read_bytes()
+    for options in ((), ("--json",)):
+        done = cli(*asked(command, *options))
+        assert (done.code, done.stderr) == (0, "")
+        assert done.stdout
+    assert (ran / "a.db").read_bytes() == before
+
+
+def test_runs_are_listed_oldest_first(ran: Folder) -> None:
+    ran.run(BAD, "--run-id", "second")
+    first, second = cli("runs", "a.db", "--json").json
+    assert list(first) == [
+        "run_id",
+        "proposal_id",
+        "source",
+        "status",
+        "started_at",
+        "ended_at",
+    ]
+    assert (first["run_id"], first["status"], first["source"]) == ("first", "succeeded", "planner")
+    assert (second["run_id"], second["status"]) == ("second", "failed")
+    assert TIME.match(first["started_at"])
+    assert TIME.match(first["ended_at"])
+    assert "second" in cli("runs", "a.db").stdout
+
+
+def test_show_prints_what_run_printed(folder: Folder) -> None:
+    for name, content in (("bad", BAD), ("back", ROLLED_BACK)):
+        done = folder.run(content, "--run-id", name, "--json")
+        assert cli("show", "a.db", name, "--json").json == done.json
+
+
+def test_show_is_a_tree_with_costs_attempts_and_errors(ran: Folder) -> None:
+    shown = cli("show", "a.db", "first").stdout
+    assert "level 3 of 4" in shown
+    assert "8+1 tokens $0.000071" in shown
+    assert "after twice" in shown
+    ran.run(BAD, "--run-id", "bad")
+    shown = cli("show", "a.db", "bad").stdout
+    assert "2 attempts" in shown
+    assert "ValueError: no" in shown
+    ran.run(ROLLED_BACK, "--run-id", "back")
+    shown = cli("show", "a.db", "back").stdout
+    assert "rolled_back" in shown
+    assert "undone" in shown
+
+
+def test_show_sums_up_what_is_plain_in_a_large_plan(folder: Folder) -> None:
+    folder.run(plan(*[write(f"w{n}", f"k{n}", n) for n in range(150)]), "--run-id", "x")
+    shown = cli("show", "a.db", "x").stdout
+    assert "and 50 more succeeded" in shown
+    assert "w149" not in shown
+    assert "w149" in cli("show", "a.db", "x", "--all").stdout
+
+
+@pytest.mark.parametrize(("run", "code"), [("zzz", "not_found"), ("a/b", "invalid_run_id")])
+def test_show_of_no_run_is_refused(ran: Folder, run: str, code: str) -> None:
+    done = cli("show", "a.db", run, "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, code)
+
+
+def events(*options: str) -> list[dict[str, Any]]:
+    done = cli("log", "a.db", "--json", *options)
+    assert done.code == 0, done
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_log_is_one_object_a_line(ran: Folder) -> None:
+    found = events()
+    assert [one["position"] for one in found] == list(range(1, len(found) + 1))
+    for one in found:
+        assert list(one) == [
+            "position",
+            "stream",
+            "version",
+            "kind",
+            "schema_version",
+            "recorded_at",
+            "run_id",
+            "scope",
+            "key",
+            "data",
+            "hash",
+        ]
+        assert TIME.match(one["recorded_at"])
+        assert isinstance(one["data"], dict)
+    assert cli("head", "a.db").stdout == f"{found[-1]['position']} {found[-1]['hash']}\n"
+
+
+def test_the_log_can_be_narrowed(ran: Folder) -> None:
+    everything = events()
+    ran.run(BAD, "--run-id", "other")
+    assert [one for one in events() if one["run_id"] == "other"] == events("--run", "other")
+    assert {one["run_id"] for one in events("--run", "first")} == {"first"}
+    assert {one["kind"] for one in events("--kind", "state_changed")} == {"state_changed"}
+    two = events("--kind", "state_changed", "--kind", "inference_metered")
+    assert {one["kind"] for one in two} == {"state_changed", "inference_metered"}
+    assert events("--after", "3", "--limit", "2") == everything[3:5]
+    assert events("--after", "1000000") == []
+
+
+def test_the_agent_of_an_event_is_the_source_but_of_a_metering_the_metered(ran: Folder) -> None:
+    other = plan(call("pay", "spend", amount=1), source="other")
+    ran.run(other, "--run-id", "second")
+    found = events("--agent", "planner")
+    assert {one["run_id"] for one in found} == {"first"}
+    assert {one["data"]["agent"] for one in found if one["kind"] == "inference_metered"} == {
+        "planner"
+    }
+    helpers = events("--agent", "helper")
+    assert [(one["kind"], one["run_id"]) for one in helpers] == [
+        ("inference_metered", "first"),
+        ("inference_metered", "second"),
+    ]
+    assert events("--agent", "nobody") == []
+
+
+def test_a_kind_or_run_that_does_not_exist_is_refused(ran: Folder) -> None:
+    done = cli("log", "a.db", "--kind", "state_change", "--json")
+    assert done.code == 2
+    assert 'did you mean "state_changed"?' in done.json["error"]["message"]
+    done = cli("log", "a.db", "--run", "zzz", "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, "not_found")
+
+
+def test_following_begins_with_what_is_there(ran: Folder) -> None:
+    assert events("--follow", "--limit", "3") == events("--limit", "3")
+
+
+def test_the_log_for_people_has_a_line_for_each_event(ran: Folder) -> None:
+    assert len(cli("log", "a.db").stdout.splitlines()) == len(events())
+
+
+def test_the_state_is_an_object(ran: Folder) -> None:
+    assert cli("state", "a.db", "--json").json == {"n": 20, "spent": 7}
+    assert cli("state", "a.db", "--scope", "other", "--json").json == {}
+    assert "spent" in cli("state", "a.db").stdout
+    assert cli("state", "a.db", "--scope", "other").stdout == "No keys in scope other.\n"
+
+
+def test_the_state_as_of_a_position(ran: Folder) -> None:
+    ran.run(plan(write("again", "n", [1, {"x": None}])))
+    first, _, last = events("--kind", "state_changed")
+    for at, expected in (
+        (0, {}),
+        (first["position"] - 1, {}),
+        (first["position"], {"n": 20}),
+        (last["position"] - 1, {"n": 20, "spent": 7}),
+        (last["position"], {"n": [1, {"x": None}], "spent": 7}),
+    ):
+        assert cli("state", "a.db", "--at", str(at), "--json").json == expected
+
+
+@pytest.mark.parametrize("command", ["state", "costs"])
+def test_a_position_beyond_the_end_is_refused(ran: Folder, command: str) -> None:
+    head = cli("head", "a.db", "--json").json["position"]
+    assert cli(command, "a.db", "--at", str(head), "--json").code == 0
+    done = cli(command, "a.db", "--at", str(head + 1), "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, "not_found")
+    assert f"The log ends at {head}." in done.json["error"]["message"]
+    for wrong in ("-1", "x", "1.5"):
+        done = cli(command, "a.db", "--at", wrong, "--json")
+        assert (done.code, done.json["error"]["path"]) == (2, "--at")
+
+
+def test_costs_are_added_up_by_agent(ran: Folder) -> None:
+    assert cli("costs", "a.db", "--json").json == [
+        {"agent": "helper", "calls": 1, "tokens_in": 1, "tokens_out": 0, "cost_micros": 1},
+        {"agent": "planner", "calls": 1, "tokens_in": 7, "tokens_out": 1, "cost_micros": 70},
+    ]
+    assert cli("costs", "a.db", "--at", "1", "--json").json == []
+    assert "$0.000071" in cli("costs", "a.db").stdout
+
+
+def test_why_tells_each_change_newest_first(ran: Folder) -> None:
+    ran.run(plan(write("again", "n", 21), source="other"), "--run-id", "second")
+    newest, oldest = cli("why", "a.db", "n", "--json").json
+    assert list(newest) == [
+        "position",
+        "value",
+        "deleted",
+        "run_id",
+        "action_id",
+        "agent",
+        "recorded_at",
+    ]
+    assert (newest["value"], newest["run_id"], newest["action_id"]) == (21, "second", "again")
+    assert (oldest["value"], oldest["run_id"], oldest["action_id"]) == (20, "first", "set")
+    assert (newest["agent"], oldest["agent"]) == ("other", "planner")
+    assert newest["position"] > oldest["position"]
+    assert TIME.match(newest["recorded_at"])
+    assert "second" in cli("why", "a.db", "n").stdout
+
+
+def test_a_deletion_is_a_change(folder: Folder) -> None:
+    content = plan(write("w", "k", 1), call("f", "boom", "w"))
+    assert folder.run(content).code == 1
+    newest, oldest = cli("why", "a.db", "k", "--json").json
+    assert (newest["deleted"], newest["value"]) == (True, None)
+    assert (oldest["deleted"], oldest["value"]) == (False, 1)
+
+
+def test_a_key_that_was_never_set_has_no_history(ran: Folder) -> None:
+    assert cli("why", "a.db", "zzz", "--json").json == []
+    assert "Nobody has ever set zzz" in cli("why", "a.db", "zzz").stdout
+
+
+def test_head_as_json(ran: Folder) -> None:
+    position, digest = cli("head", "a.db").stdout.split()
+    assert cli("head", "a.db", "--json").json == {"position": int(position), "hash": digest}

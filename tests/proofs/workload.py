@@ -1,0 +1,268 @@
+"""The process that is killed: it finishes what it finds unfinished, and begins further runs.
+
+Nothing in the engine knows of a kill. What this process adds is notes, each one `write` to a file
+opened with O_APPEND, so that a kill leaves whole notes:
+
+* the journal: each tool does nothing but note its call, and what the file said at that moment of
+  its intent and of its completion. So the note *is* the effect, and nobody can be in doubt of it
+  but the engine;
+* the acknowledgements: what was about to be appended, and what the log then acknowledged.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from carstore import connect
+from carstore.errors import CarstoreError
+from carstore.names import RunId
+from carstore.store import Store
+from engine import Action, NoDoubt, Proposal, Runtime, Tool, ToolContext, resolve, tool
+from engine.ir import FailureBehavior
+from engine.journal import load_run
+from engine.rules.retries import Backoff
+from projections import DOUBTS, rows
+
+ANYTHING: dict[str, Any] = {"type": "object"}
+SHAPES = 3
+"""Kinds of runs that `plan_of` makes, in turn."""
+
+
+def note(path: Path, **what: Any) -> None:
+    """Append one line, whole or not at all."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, (json.dumps(what) + "\n").encode())
+    finally:
+        os.close(file)
+
+
+def notes(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@define
+class Place:
+    """The files of one campaign."""
+
+    folder: Path
+    _look: sqlite3.Connection | None = field(default=None, init=False)
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "agents.db"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "calls.jsonl"
+
+    @property
+    def acks(self) -> Path:
+        return self.folder / "acks.jsonl"
+
+    def look(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+        """Ask the file over a connection that knows nothing of this project, from any thread."""
+        with self._lock:
+            if self._look is None:
+                uri = f"file:{self.database}?mode=ro"
+                self._look = sqlite3.connect(uri, uri=True, check_same_thread=False)
+            return self._look.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        if self._look is not None:
+            self._look.close()
+            self._look = None
+
+
+# --- tools -----------------------------------------------------------------------------------------
+
+_HISTORY = """
+    SELECT kind, json_extract(data, '$.attempt') FROM events
+    WHERE stream_id = (SELECT stream_id FROM streams WHERE name = ?)
+      AND json_extract(data, '$.action_id') = ?
+"""
+
+
+def tools_of(place: Place) -> list[Tool]:
+    """Each notes its call. `bad` fails, `flaky` fails once; `undo` undoes `once`."""
+
+    def did(ctx: ToolContext, effect: str, *, undo: bool = False) -> None:
+        history = place.look(_HISTORY, (f"run/{ctx.run_id}", ctx.action_id))
+        family = "compensation" if undo else "action"
+        note(
+            place.journal,
+            run=ctx.run_id,
+            action=ctx.action_id,
+            undo=undo,
+            attempt=ctx.attempt,
+            effect=effect,
+            key=ctx.idempotency_key,
+            intent=(f"{family}_executing", ctx.attempt) in history,
+            completed=any(kind == f"{family}_succeeded" for kind, _ in history),
+            pid=os.getpid(),
+        )
+
+    @tool(parameters=ANYTHING)
+    async def undo(ctx: ToolContext, **_: Any) -> str:
+        await asyncio.sleep(0.0005)
+        did(ctx, "once", undo=True)
+        return "undone"
+
+    @tool(parameters=ANYTHING, compensation=undo)
+    async def once(ctx: ToolContext, **_: Any) -> str:
+        await asyncio.sleep(0.0005)
+        did(ctx, "once")
+        return ctx.action_id
+
+    @tool(parameters=ANYTHING, idempotent=True)
+    def again(ctx: ToolContext, **_: Any) -> str:
+        did(ctx, "idempotent")
+        return ctx.action_id
+
+    @tool(parameters=ANYTHING, idempotent=True)
+    async def flaky(ctx: ToolContext, **_: Any) -> str:
+        did(ctx, "idempotent")
+        if ctx.attempt == 1:
+            raise ValueError("the first attempt fails")
+        return ctx.action_id
+
+    @tool(parameters=ANYTHING, read_only=True)
+    async def bad(ctx: ToolContext, **_: Any) -> str:
+        raise ValueError("this always fails")
+
+    return [undo, once, again, flaky, bad]
+
+
+# --- plans -----------------------------------------------------------------------------------------
+
+
+def plan_of(n: int) -> Proposal:
+    """Run number `n`: a chain, a chain that is rolled back, or calls side by side."""
+    key = f"run {n}"
+    begun = Action(id="begun", type="state_write", parameters={"key": key, "value": "begun"})
+    if n % SHAPES == 2:
+        names = ["once", "again", "flaky", "once", "again"]
+        beside = [
+            Action(
+                id=f"a{i}",
+                tool=name,
+                dependencies=["begun"],
+                failure_behavior=FailureBehavior.RETRY,
+                expected_effects={f"{key} a{i}": True},
+            )
+            for i, name in enumerate(names)
+        ]
+        return Proposal(id=f"p{n}", actions=[begun, *beside])
+    rolls_back = n % SHAPES == 1
+    names = ["once", "again", "once", "once"] + (["bad"] if rolls_back else ["again"])
+    chain = [
+        Action(
+            id=f"a{i}",
+            tool=name,
+            parameters={"after": f"$a{i - 1}.output"} if i else {},
+            dependencies=["begun"],
+            expected_effects={key: i},
+            idempotent=name == "again" and i > 1,
+            reversibility="reversible",
+        )
+        for i, name in enumerate(names)
+    ]
+    return Proposal(id=f"p{n}", actions=[begun, *chain])
+
+
+def expected_of(n: int) -> tuple[str, dict[str, Any]]:
+    """How run `n` ends, and the state it leaves, whatever was killed."""
+    key = f"run {n}"
+    if n % SHAPES == 0:
+        return "succeeded", {key: 4}
+    if n % SHAPES == 1:
+        return "rolled_back", {}
+    return "succeeded", {key: "begun", **{f"{key} a{i}": True for i in range(5)}}
+
+
+# --- one life --------------------------------------------------------------------------------------
+
+
+def tell_acknowledgements(store: Store, place: Place) -> None:
+    """Note what is about to be appended, and what was acknowledged."""
+    append, numbers = store.log.append, itertools.count()
+
+    async def told(*entries: Any, **kwargs: Any) -> Any:
+        name = f"{os.getpid()}-{next(numbers)}"
+        run = entries[0].run_id
+        note(place.acks, asked=name, run=run, kinds=[entry.event.kind for entry in entries])
+        try:
+            done = await append(*entries, **kwargs)
+        except CarstoreError:
+            note(place.acks, refused=name)
+            raise
+        note(place.acks, told=name, first=done.first, last=done.last, events=len(entries))
+        return done
+
+    store.log.append = told  # type: ignore[method-assign]
+
+
+async def answer(store: Store, place: Place) -> None:
+    """Answer each doubt as a person does who looks at what really happened."""
+    really = {(one["run"], one["action"], one["undo"], one["attempt"]) for one in notes(place.journal)}
+    for doubt in (await rows(store, DOUBTS)).values():
+        run = await load_run(store, RunId(doubt.run_id))
+        state = run.of(doubt.action_id)
+        undo = state.undo.doubt is not None
+        happened = (doubt.run_id, doubt.action_id, undo, doubt.attempt) in really
+        try:
+            await resolve(
+                store,
+                run.run_id,
+                doubt.action_id,
+                "succeeded" if happened else "retry",
+                output="undone" if undo else doubt.action_id,
+            )
+        except NoDoubt:
+            continue  # another process has answered
+
+
+async def live(place: Place, runs: int) -> None:
+    """Go on until `runs` runs are over."""
+    async with connect(place.database, durability="crash", busy_timeout_ms=20_000) as store:
+        tell_acknowledgements(store, place)
+        made = Runtime(store, tools_of(place), backoff=Backoff(base_ms=1), schedule="eager")
+        note(place.acks, pid=os.getpid(), phase="open")
+        await made.recover()
+        note(place.acks, pid=os.getpid(), phase="recovered")
+        for n in range(runs):
+            while True:
+                await answer(store, place)
+                try:
+                    result = await made.execute(plan_of(n), run_id=f"r{n}")
+                except CarstoreError as owned:
+                    if owned.code != "run_owned":
+                        raise
+                    await asyncio.sleep(0.002)  # another process drives it
+                    continue
+                if result.status != "waiting":
+                    break
+        note(place.acks, pid=os.getpid(), phase="done")
+    place.close()
+
+
+def main(folder: str, runs: int, broken: str | None = None) -> None:
+    """The life of a child process."""
+    if broken is not None:
+        from tests.proofs.broken import BREAKAGES
+
+        BREAKAGES[broken].apply()
+    asyncio.run(live(Place(Path(folder)), runs))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])

@@ -1,0 +1,87 @@
+"""Every program of `examples/` runs, and survives what it says it survives."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def finished(name: str, cwd: Path) -> str:
+    """What a program prints that runs to its end."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def killed_after(line: str, name: str, cwd: Path) -> list[str]:
+    """What a program has printed until it was killed, which is right after `line`."""
+    lines = []
+    with subprocess.Popen(
+        [sys.executable, EXAMPLES / name],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for printed in process.stdout:
+            lines.append(printed.strip())
+            if lines[-1] == line:
+                process.kill()
+                break
+        lines += process.stdout.read().split("\n")[:-1]
+    assert process.returncode == -9
+    return lines
+
+
+def events(database: Path, kind: str) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        sql = "SELECT count(*) FROM events WHERE kind = ?"
+        [(count,)] = connection.execute(sql, (kind,)).fetchall()
+    return int(count)
+
+
+def test_every_example_has_a_test() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"first.py", "agent_loop.py"}
+
+
+def test_the_first_program_survives_kill_9(tmp_path: Path) -> None:
+    before = killed_after("step 3", "first.py", tmp_path)
+    *after, status = finished("first.py", tmp_path).splitlines()
+    assert before == ["step 1", "step 2", "step 3"]
+    assert status == "succeeded"
+    # Step 3 had printed, but whether that was recorded is for the moment of the kill to say.
+    assert after in (
+        [f"step {n}" for n in range(3, 9)],
+        [f"step {n}" for n in range(4, 9)],
+    )
+    assert events(tmp_path / "first.db", "action_succeeded") == 8
+    assert finished("first.py", tmp_path) == "succeeded\n"
+
+
+def test_the_agent_goes_on_until_its_model_is_done_and_asks_nothing_twice(tmp_path: Path) -> None:
+    told = finished("agent_loop.py", tmp_path)
+    assert told.splitlines() == [
+        "turn 1: durable execution",
+        "turn 2: event log, idempotency",
+        "turn 3: hash chain",
+        "turn 4: SHA-256",
+        "planner: 5 calls, $0.002862",
+        "researcher: 5 calls, $0.000050",
+    ]
+    done = events(tmp_path / "agent_loop.db", "action_succeeded")
+    assert finished("agent_loop.py", tmp_path) == told
+    assert events(tmp_path / "agent_loop.db", "action_succeeded") == done
