@@ -19,7 +19,7 @@ help:
 	@echo "make test     the tests                         (ARGS=... goes to pytest)"
 	@echo "make lint     ruff, and mypy --strict"
 	@echo "make bench    the measurements                  (ARGS=--quick for a minute's worth)"
-	@echo "make prove    the crash proofs, at length       (ARGS=... goes to pytest)"
+	@echo "make prove    the crash proofs, at length       (ARGS='--kills 100' for less)"
 	@echo "make clean    remove .venv and what tools leave behind"
 
 demo: .venv/.with-nothing
@@ -37,7 +37,8 @@ bench: .venv/.with-bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 prove: .venv/.with-test
-	@$(BIN)/python -m pytest -m prove -s $(ARGS)
+	@$(BIN)/python -m tests.proofs $(ARGS)
+	@$(BIN)/python -m pytest -m prove
 
 clean:
 	rm -rf .venv build dist carstore-demo .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -44,7 +44,7 @@ CREATE TABLE leases (
     granted_at INTEGER,                         -- microseconds UTC
     expires_at INTEGER,                         -- microseconds UTC
     position   INTEGER NOT NULL                 -- of the event that made this row
-) STRICT;
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE events (
     position       INTEGER PRIMARY KEY,

@@ -4,7 +4,6 @@ import json
 import pkgutil
 import platform
 import sqlite3
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -35,18 +34,20 @@ def machine() -> dict[str, str]:
 
 def table(name: str, rows: list[Row]) -> Table:
     """The rows of one benchmark for people."""
-    drawn = Table(title=name, title_justify="left")
+    drawn = Table(title=name, title_justify="left", title_style="bold")
     drawn.add_column("case")
-    for heading in ("measured", "reference", "ratio", "goal"):
-        drawn.add_column(heading, justify="right")
+    drawn.add_column("", justify="right")
+    drawn.add_column("against", justify="right")
+    for heading in ("ratio", "goal"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
     details = list(dict.fromkeys(key for row in rows for key in row.details))
     for key in details:
         drawn.add_column(key.replace("_", " "), justify="right")
     for row in rows:
         colour = {None: "default", True: "green", False: "red"}[row.is_met]
         drawn.add_row(
-            f"{row.case} ({row.unit})",
-            _figure(row.measured),
+            row.case,
+            f"{_figure(row.measured)} {row.unit}".strip(),
             f"{_figure(row.reference)} {row.against}".strip(),
             f"[{colour}]{_figure(row.ratio)}[/]",
             f"[{colour}]{row.goal or ''}[/]",
@@ -83,6 +84,8 @@ def main(
         raise click.BadParameter(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     options = Options(quick=quick, long=long_, folder=folder)
     console = Console()
+    if not console.is_terminal:
+        console.width = 140
     figures: dict[str, list[Row]] = {}
     for name in names or sorted(BENCHMARKS):
         try:
@@ -95,7 +98,6 @@ def main(
     if json_file:
         report = {"machine": machine(), "options": asdict(options), "benchmarks": _plain(figures)}
         json_file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
-    sys.exit(0)
 
 
 def _plain(figures: dict[str, list[Row]]) -> dict[str, list[dict[str, object]]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from benchmarks.harness import Goal, Options, Row, Skipped, benchmark, folder, interleaved
-from benchmarks.plans import chain, count, count_in_thread
+from benchmarks.plans import chain, count, count_in_thread, said, say
 from carstore import Store, connect
 from carstore.sqlite.database import Durability
 from engine import Runtime
@@ -42,7 +42,7 @@ def installed(name: str) -> Any:
 
 async def our_steps(store: Store, steps: int, *, runs: int = 1, name: str = "count") -> float:
     """So many runs at once of so many steps; steps per second."""
-    runtime = Runtime(store, tools=[count, count_in_thread])
+    runtime = Runtime(store, tools=[count, count_in_thread, say])
     plan = chain(steps, name)
     began = time.perf_counter()
     results = await asyncio.gather(*[runtime.execute(plan) for _ in range(runs)])
@@ -171,23 +171,24 @@ def _at_once(
 # --- LangGraph ------------------------------------------------------------------------------------
 
 
-class _Counted(TypedDict):
+class _Last(TypedDict):
     n: int
     goal: int
+    output: str
 
 
-class _Kept(TypedDict):
+class _Every(TypedDict):
     n: int
     goal: int
-    outputs: Annotated[list[int], add]
+    outputs: Annotated[list[str], add]
 
 
 def _step(state: dict[str, Any]) -> dict[str, Any]:
-    return {"n": state["n"] + 1}
+    return {"n": state["n"] + 1, "output": said(state["n"])}
 
 
 def _step_kept(state: dict[str, Any]) -> dict[str, Any]:
-    return {"n": state["n"] + 1, "outputs": [state["n"] + 1]}
+    return {"n": state["n"] + 1, "outputs": [said(state["n"])]}
 
 
 @contextmanager
@@ -196,7 +197,7 @@ def langgraph_chain(path: Path, *, keep_outputs: bool = False) -> Iterator[Calla
     do, or only the last."""
     graph = installed("langgraph.graph")
     saver = installed("langgraph.checkpoint.sqlite").SqliteSaver
-    built = graph.StateGraph(_Kept if keep_outputs else _Counted)
+    built = graph.StateGraph(_Every if keep_outputs else _Last)
     built.add_node("step", _step_kept if keep_outputs else _step)
     built.add_edge(graph.START, "step")
     built.add_conditional_edges(
@@ -206,12 +207,12 @@ def langgraph_chain(path: Path, *, keep_outputs: bool = False) -> Iterator[Calla
         compiled = built.compile(checkpointer=checkpoints)
 
         def run(steps: int) -> Any:
-            start = {"n": 0, "goal": steps, **({"outputs": []} if keep_outputs else {})}
+            empty: dict[str, Any] = {"outputs": []} if keep_outputs else {"output": ""}
             settings = {
                 "configurable": {"thread_id": os.urandom(8).hex()},
                 "recursion_limit": steps + 10,
             }
-            return compiled.invoke(start, settings, durability="sync")
+            return compiled.invoke({"n": 0, "goal": steps, **empty}, settings, durability="sync")
 
         yield run
 
@@ -243,7 +244,11 @@ def steps_langgraph(options: Options) -> list[Row]:
 
 
 def bytes_per_step(options: Options, steps: int) -> list[Row]:
-    """What a run of so many steps adds to the file, once closed."""
+    """What a run of so many steps, each with 200 characters to say, adds to the file, once closed.
+
+    Any step of ours can refer to the output of any before it, so LangGraph's state holds them too;
+    beside it, how it is if the state holds only the last one.
+    """
     with folder(options) as place:
         mine = _growth(place / "ours.db", partial(_leave_ours, steps=steps), steps)
         theirs = {
@@ -278,7 +283,7 @@ def _growth(path: Path, leave: Callable[[Path], None], steps: int) -> float:
 def _leave_ours(path: Path, steps: int) -> None:
     async def work() -> None:
         async with connect(path) as store:
-            await our_steps(store, steps)
+            await our_steps(store, steps, name="say")
 
     asyncio.run(work())
 
@@ -383,7 +388,7 @@ def _against_durabl(
             if kind == "tool":
                 yield library.ToolCall("count", {"n": number})
             else:
-                yield library.ModelCall("count", {"n": number})
+                yield library.ModelCall("count", params={"n": number})
 
     workflow = library.define(f"{kind}-{runs}", steps_in_turn)
 

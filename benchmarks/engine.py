@@ -1,13 +1,11 @@
 """The engine: plans of state, the scheduler, syncs, and the way back after a kill."""
 
 import asyncio
-import os
 import random
 import shutil
-import signal
 import sqlite3
 import statistics
-import sys
+import subprocess
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -280,33 +278,30 @@ def first_new_step(options: Options, *, steps: int, times: int) -> Row:
 
 
 def _killed_and_resumed(path: Path, steps: int) -> float:
-    last = _until(start(child("chain", path, steps)), steps // 2)
+    last = _begun_when_killed(start(child("chain", path, steps)), steps // 2)
     began = time.perf_counter()
-    resumed = start(child("resume", path))
-    first = int(_line(resumed))
-    taken = time.perf_counter() - began
-    _kill(resumed)
+    with start(child("resume", path)) as resumed:
+        first = int(_line(resumed))
+        taken = time.perf_counter() - began
+        resumed.kill()
     if first < last:
         raise AssertionError(f"step {first} was done again; {last} had begun before the kill")
     return taken
 
 
-def _until(process: Any, number: int) -> int:
-    """Kill the process when it has begun the step; the number of the last that it began."""
-    last = -1
-    while last < number:
-        last = int(_line(process))
-    _kill(process)
-    return max([last, *map(int, process.stdout.read().split())])
+def _begun_when_killed(process: "subprocess.Popen[str]", number: int) -> int:
+    """Kill the process once it has begun the step; the number of the last that it began."""
+    with process:
+        while (last := int(_line(process))) < number:
+            pass
+        process.kill()
+        assert process.stdout is not None
+        return max([last, *map(int, process.stdout.read().split())])
 
 
-def _line(process: Any) -> str:
-    line = str(process.stdout.readline())
+def _line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
     if not line:
-        sys.exit("a process of this benchmark ended too early; what it said stands above")
+        raise RuntimeError("the process ended too early; what it said stands above")
     return line
-
-
-def _kill(process: Any) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()

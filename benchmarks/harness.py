@@ -110,16 +110,16 @@ def folder(options: Options) -> Iterator[Path]:
 
 
 async def interleaved(
-    repetitions: int, *sides: Callable[[], Awaitable[_Result]]
+    repetitions: int, *sides: Callable[[], Awaitable[_Result]], warm_ups: int = 1
 ) -> list[list[_Result]]:
-    """Run the sides in turn, A B A B, and return the results of each; the first round, which warms
-    up files, caches and code, is not among them."""
+    """Run the sides in turn, A B A B, and return the results of each; those of the first rounds,
+    which warm up files, caches and code, are not among them."""
     results: list[list[_Result]] = [[] for _ in sides]
-    for turn in range(repetitions + 1):
+    for turn in range(warm_ups + repetitions):
         for kept, side in zip(results, sides, strict=True):
             gc.collect()
             result = await side()
-            if turn:
+            if turn >= warm_ups:
                 kept.append(result)
     return results
 

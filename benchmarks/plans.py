@@ -44,6 +44,17 @@ def count_in_thread(n: int) -> int:
     return n + 1
 
 
+@tool
+async def say(n: int) -> str:
+    """A short answer of a model."""
+    return said(n)
+
+
+def said(n: int) -> str:
+    """Two hundred characters, different for each number."""
+    return (f"{n}: " + "what a model answers when it is asked to be brief, " * 4)[:200]
+
+
 def chain(steps: int, name: str = "count") -> Proposal:
     """So many tool calls, one after the other."""
     return Proposal(

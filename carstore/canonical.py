@@ -41,10 +41,10 @@ def dumps(value: Json, path: str = "$") -> str:
     """
     kind = type(value)
     if kind is str:
-        return quote(_checked_str(value, path))
+        return bounded(quote(_checked_str(value, path)), path)
     if kind is dict or kind is list:
         _check(value, path, MAX_DEPTH)
-        return _bounded(_to_text(value), path)
+        return bounded(_to_text(value), path)
     return scalar(value, path)
 
 
@@ -62,7 +62,7 @@ def scalar(value: Json, path: str) -> str:
 
 def check(value: Json, path: str = "$") -> None:
     """Raise `InvalidJson` unless `value` has a canonical text."""
-    _bounded(dumps(value, path), path)
+    dumps(value, path)
 
 
 def digest(value: Json) -> str:
@@ -138,21 +138,18 @@ _parse = json.JSONDecoder(
     object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_bounded_int
 ).decode
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
+# Everything but the brackets outside of strings; a string may lack its end.
+_NO_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^\[\]{}"]+', re.DOTALL)
 
 
 def _check_depth_of_text(text: str, path: str) -> None:
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0
-    for match in _TOKEN.finditer(text):
-        mark = match[0][0]
-        if mark in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise InvalidJson(path, f"nested deeper than {MAX_DEPTH} levels")
-        elif mark in "]}":
-            depth -= 1
+    for bracket in _NO_BRACKETS.sub("", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise InvalidJson(path, f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _check(value: Any, path: str, depth: int) -> None:
@@ -188,12 +185,14 @@ def _walk(value: Any, depth: int) -> None:
 
 
 def _walk_items(value: dict[str, Any] | list[Any], depth: int) -> None:
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                raise _Found(f"its key {key!r:.80} is not a string")
     step: Any = None
     try:
         if type(value) is dict:
             for step, item in value.items():
-                if type(step) is not str:
-                    raise _Found(f"its key {step!r:.80} is not a string")
                 _walk(step, 0)
                 _walk(item, depth)
         else:
@@ -218,7 +217,8 @@ def _checked_str(value: str, path: str) -> str:
     return value
 
 
-def _bounded(text: str, path: str) -> str:
+def bounded(text: str, path: str = "$") -> str:
+    """`text`, unless it is larger than any value may be."""
     if len(text) * 4 > MAX_BYTES and len(text.encode()) > MAX_BYTES:
         raise InvalidJson(path, f"larger than {MAX_BYTES:,} bytes")
     return text

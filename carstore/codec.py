@@ -47,7 +47,7 @@ def encode(event: Event) -> Encoded:
     try:
         if kind == "state_changed":
             return _encode_state_changed(cast(StateChanged, event))
-        data = _writer(kind)(event)
+        data = canonical.bounded(_writer(kind)(event))
         if not data.isascii():
             data.encode()
     except (InvalidJson, TypeError, UnicodeEncodeError) as error:
@@ -73,8 +73,12 @@ def decode(
         raise UnknownEvent(kind, schema_version, Position(position))
     try:
         fields_of = canonical.loads_trusted(data)
+        if type(fields_of) is not dict:
+            raise ValueError("the data is not an object")
         if kind == "state_changed":
             return _decode_state_changed(fields_of, cast(Scope, scope), cast(StateKey, key))
+        if fields_of.keys() != _names(kind):
+            raise ValueError(f"fields {sorted(fields_of)} are not those of its class")
         return _structure(kind)(fields_of, None)
     except (cattrs.BaseValidationError, cattrs.ForbiddenExtraKeysError) as error:
         raise InvalidEvent(kind, f"position {position}", str(error)) from error
@@ -140,7 +144,9 @@ def _encode_state_changed(event: StateChanged) -> Encoded:
     for text in (event.scope, event.key):
         if not canonical.quote(text).isascii():
             text.encode()
-    if event.deleted:
+    if _bool(event.deleted) == "true":
+        if event.value is not None:
+            raise InvalidEvent(event.kind, "$.value", "a deletion has no value")
         head, rest = '{"deleted":true,"prev":', "}"
     else:
         head, rest = '{"prev":', f',"value":{canonical.dumps(event.value, "$.value")}}}'
@@ -155,16 +161,21 @@ def with_prev(encoded: Encoded, prev: int | None) -> str:
 def _named(event: Event) -> InvalidEvent | None:
     """What is wrong, and in which field: looked for slowly, since nothing goes on."""
     for attribute in fields(type(event)):
-        value = getattr(event, attribute.name)
-        path = f"$.{attribute.name}"
-        try:
-            canonical.check(list(value) if type(value) is tuple else value, path)
-        except InvalidJson as error:
-            return InvalidEvent(event.kind, error.path, error.reason)
+        value, path = getattr(event, attribute.name), f"$.{attribute.name}"
         allowed = _ALLOWED[attribute.type]
         if allowed and type(value) not in allowed:
             wanted = " or ".join(kind.__name__ for kind in allowed)
             return InvalidEvent(event.kind, path, f"{value!r:.80} is not of type {wanted}")
+        if type(value) is tuple and allowed:
+            for index, item in enumerate(value):
+                if type(item) is not str:
+                    reason = f"{item!r:.80} is not of type str"
+                    return InvalidEvent(event.kind, f"{path}[{index}]", reason)
+            value = list(value)
+        try:
+            canonical.check(value, path)
+        except InvalidJson as error:
+            return InvalidEvent(event.kind, error.path, error.reason)
     return None
 
 
@@ -209,6 +220,11 @@ _converter = make_converter()
 
 
 @cache
+def _names(kind: str) -> frozenset[str]:
+    return frozenset(attribute.name for attribute in fields(KINDS[kind]))
+
+
+@cache
 def _structure(kind: str) -> Callable[[Json, Any], Event]:
     cls = KINDS[kind]
     return cast(
@@ -220,8 +236,11 @@ def _structure(kind: str) -> Callable[[Json, Any], Event]:
 
 
 def _decode_state_changed(data: Json, scope: Scope, key: StateKey) -> StateChanged:
+    prev = data.get("prev")
+    if prev is not None and type(prev) is not int:
+        raise ValueError(f"prev {prev!r:.80} is not a position")
     if data.keys() == {"deleted", "prev"} and data["deleted"] is True:
-        return StateChanged(scope=scope, key=key, deleted=True, prev=data["prev"])
+        return StateChanged(scope=scope, key=key, deleted=True, prev=prev)
     if data.keys() == {"prev", "value"}:
-        return StateChanged(scope=scope, key=key, value=data["value"], prev=data["prev"])
+        return StateChanged(scope=scope, key=key, value=data["value"], prev=prev)
     raise ValueError(f"fields {sorted(data)} are not those of a state_changed")

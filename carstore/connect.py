@@ -89,10 +89,13 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
             busy_timeout_ms=self.busy_timeout_ms,
             begin=lambda connection: _begin_log(connection, name, self.clock),
         )
-        rows = await database.fetch(SQL["epoch"])
-        if not rows:
+        try:
+            rows = await database.fetch(SQL["epoch"])
+            if not rows:
+                raise CorruptLog(name, "its first event is missing")
+        except BaseException:
             await database.close()
-            raise CorruptLog(name, "its first event is missing")
+            raise
         epoch, log_id = rows[0]
         log = SqliteLog(database, self.clock)
         holder = self.processes.current(self.instance)

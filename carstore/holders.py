@@ -75,13 +75,18 @@ class SystemProcesses:
         )
 
     def is_gone(self, holder: Holder) -> bool:
-        if holder.machine != _machine() or not holder.machine:
+        if not holder.machine or holder.machine != _machine():
+            return False
+        if not holder.boot or not _boot():
             return False
         if holder.boot != _boot():
             return True
         if holder.pid_namespace != _pid_namespace():
             return False
-        return _started(holder.pid) != holder.started
+        started = _started(holder.pid)
+        if started is None:
+            return True
+        return bool(started and holder.started) and started != holder.started
 
 
 @cache
@@ -110,16 +115,28 @@ def _pid_namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When the process began; None if there is none, or only its unburied rest."""
+    """When the process began, "" if that cannot be told; None if there is no such process, or only
+    its unburied rest."""
     if sys.platform == "darwin":
-        return _output_of("ps", "-o", "lstart=", "-p", str(pid)) or None
+        stat = _output_of("ps", "-o", "lstart=", "-p", str(pid))
+        return stat or ("" if _exists(pid) else None)
     stat = _text_of(f"/proc/{pid}/stat")
     if not stat:
-        return None
+        return "" if _exists(pid) else None
     # The name of the program stands in parentheses and may hold anything, also more of them.
     fields = stat.rpartition(")")[2].split()
     state, started = fields[0], fields[19]
     return None if state in "ZX" else started
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _text_of(path: str) -> str:

@@ -240,9 +240,7 @@ class Desk:
         said = "the run was interrupted before the call" if error is None else repr(error)
         buffered = made.context.close()
         self.outcomes.append(
-            Outcome(
-                call=made, ending=Ending.UNKNOWN, error=said, duration_us=0, buffered=buffered
-            )
+            Outcome(call=made, ending=Ending.UNKNOWN, error=said, duration_us=0, buffered=buffered)
         )
         self.wake.set()
 

@@ -1,9 +1,9 @@
 """The statements of `queries.sql`, by name."""
 
-from importlib import resources
+from pathlib import Path
 
 from carstore.sqlite.statements import parse_named
 
 SQL: dict[str, str] = parse_named(
-    (resources.files("projections") / "queries.sql").read_text(encoding="utf-8")
+    Path(__file__).with_name("queries.sql").read_text(encoding="utf-8")
 )

@@ -111,13 +111,15 @@ class SqliteLeases:
     async def renew(self) -> None:
         """Renew all leases of this process now. Those that are lost are marked so."""
         while self._held:
-            entry, conditions = renewal(list(self._held.values()))
-            deadline = self._clock.boot() + TTL_US - MARGIN_US
             held = list(self._held.values())
+            entry, conditions = renewal(held)
+            deadline = self._clock.boot() + TTL_US - MARGIN_US
             try:
                 await self._log.append(entry, expect=Expect(leases=conditions))
             except LeaseLost as lost:
-                self.forget(self._held[lost.lease])
+                for lease in held:
+                    if lease.name == lost.lease:
+                        self.forget(lease)
                 continue
             for lease in held:
                 lease.deadline_us = deadline

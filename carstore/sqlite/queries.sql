@@ -89,6 +89,7 @@ SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e
        e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
 FROM events AS e CROSS JOIN streams AS s ON s.stream_id = e.stream_id
 WHERE e.scope = :scope AND e.key = :key AND e.position > :after AND e.position <= :until
+  AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
 ORDER BY e.position LIMIT :limit;
 
 -- The newest change, at or before :until, of each key of the JSON list :keys in a scope.

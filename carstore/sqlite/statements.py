@@ -3,7 +3,6 @@
 import re
 import sqlite3
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
@@ -21,14 +20,15 @@ def _code(sql: str) -> str:
 
 
 SQL: dict[str, str] = parse_named(
-    (resources.files("carstore.sqlite") / "queries.sql").read_text(encoding="utf-8")
+    # Not by importlib.resources: importing that costs more than all that is done here.
+    Path(__file__).with_name("queries.sql").read_text(encoding="utf-8")
 )
 
 
 @cache
 def schema_text() -> str:
     """`schema.sql`: beside the package in a wheel, at the top of the tree in a checkout."""
-    packaged = resources.files("carstore.sqlite") / "schema.sql"
+    packaged = Path(__file__).with_name("schema.sql")
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
     return (Path(__file__).parents[2] / "schema.sql").read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ from carstore.chain import GENESIS, frame, link
 from carstore.clock import Clock
 from carstore.codec import Encoded, with_prev
 from carstore.errors import LeaseLost, SchemaTooNew, StaleFence, StateConflict, VersionConflict
+from carstore.events import LeaseGranted, LeaseReleased, LeaseRenewed
 from carstore.log import NOTHING, Appended, Fence, LeaseIs
 from carstore.names import (
     FencingToken,
@@ -119,10 +120,13 @@ class Transaction:
             VersionConflict, StateConflict, StaleFence, LeaseLost
         """
         expect = submission.expect
+        passed: dict[LeaseName, str] = {}
         for entry in submission.entries:
+            if entry.encoded.kind in LEASE_KINDS:
+                passed.update(_foreseen(entry.encoded))
             lease = self.streams[entry.stream].lease
             if lease is not None:
-                self._judge_fence(lease, expect.fence)
+                self._judge_fence(lease, expect.fence, passed.get(lease))
         if expect is NOTHING:
             return
         for stream, expected in expect.versions.items():
@@ -147,15 +151,22 @@ class Transaction:
             if spare is not None and expires_at + spare > self.now:
                 raise LeaseLost(condition.lease)
 
-    def _judge_fence(self, lease: LeaseName, fence: Fence | None) -> None:
-        presented = None
-        if fence is not None and fence.lease == lease:
-            if fence.token is None:
-                return  # granted by this very append
-            presented = fence.token
+    def _judge_fence(self, lease: LeaseName, fence: Fence | None, passed: str | None) -> None:
+        """Whether an event may carry `fence`, given what the events before it in its append made of
+        the lease: `lease_granted`, `lease_released` or nothing."""
+        ours = fence is not None and fence.lease == lease
+        presented = fence.token if fence is not None and ours else None
         granted = self.leases[lease]
         current = granted[0] if granted else None
-        if presented != current or (granted and current is None):
+        if passed == LeaseGranted.kind:
+            allowed = ours and presented is None  # the token of this very append
+        elif passed == LeaseReleased.kind:
+            allowed = False
+        elif granted is None:
+            allowed = not ours
+        else:
+            allowed = presented is not None and presented == current
+        if not allowed:
             raise StaleFence(lease, presented, current)
 
     # --- planning: cannot fail ---
@@ -242,3 +253,10 @@ def begin(connection: sqlite3.Connection, path: str, clock: Clock) -> Transactio
 
 def _key_of(encoded: Encoded) -> tuple[Scope, StateKey]:
     return cast(Scope, encoded.scope), cast(StateKey, encoded.key)
+
+
+def _foreseen(encoded: Encoded) -> dict[LeaseName, str]:
+    """The lease that an event grants or releases, and which of the two."""
+    if encoded.kind == LeaseRenewed.kind:
+        return {}
+    return {LeaseName(loads_trusted(encoded.data)["lease"]): encoded.kind}

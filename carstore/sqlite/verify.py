@@ -280,7 +280,7 @@ class _Check:
             wanted = missing.pop((kind, name), None)
             if wanted is not None and sql != wanted:
                 self.audit.problem(None, "schema", f"the {kind} {name} is not that of schema.sql")
-            elif wanted is None and kind in ("trigger", "index") and table in ours:
+            elif wanted is None and kind in ("trigger", "index") and table.lower() in ours:
                 self.audit.problem(
                     None, "schema", f"the {kind} {name!r:.100} on {table} is not in schema.sql"
                 )

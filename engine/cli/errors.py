@@ -45,6 +45,7 @@ FAILED = frozenset(
         "closed",
         "context_closed",
         "corrupt",
+        "demo_failed",
         "disk_full",
         "internal",
         "io_error",

@@ -16,10 +16,13 @@ __all__ = ["leave", "prepare", "silence"]
 
 
 def prepare() -> None:
-    """Make SIGTERM the same as Ctrl-C, and text printable that the terminal cannot show."""
+    """Make SIGTERM the same as Ctrl-C, and let every text be printed, wherever it goes."""
     signal.signal(signal.SIGTERM, _as_ctrl_c)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # the process was begun without it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):  # what its encoding does not have is escaped
             stream.reconfigure(errors="backslashreplace")
 
 

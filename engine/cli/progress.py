@@ -116,8 +116,9 @@ class Watcher:
         while True:
             await asyncio.sleep(max(LOOK_SECONDS, took * LOOK_SHARE))
             began = time.perf_counter()
-            display.update(*self._news(), self._under_way())
+            seen = (*self._news(), self._under_way())
             took = time.perf_counter() - began
+            display.update(*seen)
 
     def _news(self) -> tuple[list[ActionState], int, int]:
         """What was settled since the last look; how many actions are settled, of how many."""
@@ -173,7 +174,7 @@ class Bar:
 
     def update(self, news: list[ActionState], done: int, total: int, under_way: list[str]) -> None:
         if self._progress is None or self._task is None:
-            self._progress, self._task = _bar()
+            self._progress, self._task = _bar(total)
         bad = [state for state in news if state.status is not ActionStatus.SUCCEEDED]
         lines, more = _lines(bad)
         for line in [*lines, *([f"... and {more:,} more that did not succeed"] if more else [])]:
@@ -189,7 +190,7 @@ class Bar:
             self._progress.stop()
 
 
-def _bar() -> "tuple[Progress, TaskID]":
+def _bar(total: int) -> "tuple[Progress, TaskID]":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -212,8 +213,9 @@ def _bar() -> "tuple[Progress, TaskID]":
         redirect_stdout=False,
         redirect_stderr=False,
     )
+    task = progress.add_task("", total=total or None, names="")
     progress.start()
-    return progress, progress.add_task("", total=None, names="")
+    return progress, task
 
 
 def _lines(news: list[ActionState]) -> tuple[list[str], int]:

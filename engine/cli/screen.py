@@ -45,6 +45,9 @@ Cell: TypeAlias = "Text"
 MAX_VALUE_CHARS = 200
 """Characters shown of one value in a table; `--json` prints all of it."""
 
+MAX_FITTED_ROWS = 1_000
+"""Rows of a table that is fitted to the terminal, which takes a third of a millisecond a row."""
+
 PIPE_COLUMNS = 4_000
 """Width for what does not go to a terminal: nothing there is wrapped for the eye."""
 
@@ -130,6 +133,15 @@ def show(renderable: "RenderableType") -> None:
 
 def table(titles: Sequence[str], rows: "Iterable[Sequence[Cell]]") -> None:
     """Print a table. Titles that begin with `>` are those of columns of numbers."""
+    held = list(rows)
+    if sys.stdout.isatty() and len(held) <= MAX_FITTED_ROWS:
+        _fitted_table(titles, held)
+    else:
+        _plain_table(titles, held)
+
+
+def _fitted_table(titles: Sequence[str], rows: "Sequence[Sequence[Cell]]") -> None:
+    """As wide as the terminal; what does not fit is broken within its column."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -141,6 +153,21 @@ def table(titles: Sequence[str], rows: "Iterable[Sequence[Cell]]") -> None:
     for row in rows:
         made.add_row(*row)
     show(made)
+
+
+def _plain_table(titles: Sequence[str], rows: "Sequence[Sequence[Cell]]") -> None:
+    """As wide as it needs to be, a line for each row."""
+    from rich.cells import cell_len
+
+    lines = [[title.removeprefix(">") for title in titles]]
+    lines += [[cell.plain for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = []
+        for title, width, value in zip(titles, widths, line, strict=True):
+            blank = " " * (width - cell_len(value))
+            padded.append(blank + value if title.startswith(">") else value + blank)
+        write_raw("  ".join(padded).rstrip())
 
 
 def write_raw(line: str) -> None:

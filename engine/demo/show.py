@@ -79,39 +79,24 @@ class Progressing:
 
 def show_outcome(outcome: Outcome, listing: Listing, seconds: float) -> None:
     """Print the result."""
-    verdict, head = outcome.verdict, outcome.verification.head
-    files = f"{len(listing.files):,} files"
-    cut = f" (of {listing.seen:,} or more)" if listing.beyond or listing.is_cut else ""
+    verdict, verification = outcome.verdict, outcome.verification
+    of_how_many = f" of {listing.seen:,}" if listing.beyond or listing.is_cut else ""
+    or_more = " or more" if listing.is_cut else ""
     settled = " and ".join(str(len(kill.completed)) for kill in outcome.kills)
-    chain = f"verified, {head.position:,} events" if outcome.verification.ok else "FAULTY"
-    screen.write(f"{outcome.actions} actions over {files}{cut} of {listing.root}")
+    repeatable = ", all of tools that say they can be repeated" if verdict.made_again else ""
+    chain = f"verified, {verification.head.position:,} events" if verification.ok else "FAULTY"
+    files = f"{len(listing.files):,}{of_how_many}{or_more} files"
+    screen.write(f"{outcome.actions} actions over {files} of {listing.root}")
     screen.write("")
-    _fact(
-        "killed with SIGKILL", f"{len(outcome.kills)} times, after {settled} actions, and resumed"
-    )
+    _fact("killed with SIGKILL", f"{len(outcome.kills)} times, after {settled} actions")
     _fact("completed actions run again", str(len(verdict.run_again)), is_good=not verdict.run_again)
-    repeatable = "" if not verdict.made_again else ", all of tools that say they can be repeated"
     _fact("calls in flight when killed, made again", f"{verdict.made_again}{repeatable}")
-    _fact("chain", chain, is_good=outcome.verification.ok)
+    _fact("chain", chain, is_good=verification.ok)
     _fact("run", f"{outcome.status} in {seconds:.1f} s", is_good=outcome.status == "succeeded")
     _fact("report", str(outcome.place.report))
     screen.write("")
     _show_report(outcome)
-    screen.write("cost by agent")
-    screen.table(
-        ["  agent", ">calls", ">tokens in", ">tokens out", ">cost"],
-        [
-            [
-                f"  {cost.agent}",
-                f"{cost.calls:,}",
-                f"{cost.tokens_in:,}",
-                f"{cost.tokens_out:,}",
-                screen.dollars(cost.cost_micros),
-            ]
-            for cost in outcome.costs
-        ],
-    )
-    screen.write("")
+    _show_costs(outcome)
     for sentence in outcome.broken:
         _fact("BROKEN", sentence, is_good=False)
     screen.write("try next")
@@ -122,6 +107,8 @@ def show_outcome(outcome: Outcome, listing: Listing, seconds: float) -> None:
 def try_next(outcome: Outcome) -> list[str]:
     """Three commands on the file that was left, to be pasted into a shell."""
     database = str(outcome.place.database)
+    if database.startswith("-"):
+        database = f"./{database}"
     first = outcome.kills[0].position if outcome.kills else outcome.verification.head.position
     return [
         command_line("why", database, "files/looked_into"),
@@ -131,13 +118,11 @@ def try_next(outcome: Outcome) -> list[str]:
 
 
 def command_line(*words: str) -> str:
-    """A command for this program, as it can be called from here."""
+    """A command for this very program, as it can be called from here."""
     called, found = sys.argv[0], shutil.which("carstore")
-    is_script = os.path.basename(called) == "carstore" and os.path.exists(called)
-    if is_script and not (found and os.path.samefile(found, called)):
-        return shlex.join([called, *words])
-    if found:
-        return shlex.join(["carstore", *words])
+    if os.path.basename(called) == "carstore" and os.path.exists(called):
+        is_found = found is not None and os.path.samefile(found, called)
+        return shlex.join(["carstore" if is_found else called, *words])
     return shlex.join([sys.executable, "-m", "engine.cli", *words])
 
 
@@ -157,4 +142,21 @@ def _show_report(outcome: Outcome) -> None:
 
     for line in lines[:REPORT_LINES]:
         screen.show(Text.assemble("  | ", screen.text(line, "dim")))
+    screen.write("")
+
+
+def _show_costs(outcome: Outcome) -> None:
+    cells = [
+        [
+            f"  {cost.agent}",
+            f"{cost.calls:,}",
+            f"{cost.tokens_in:,}",
+            f"{cost.tokens_out:,}",
+            screen.dollars(cost.cost_micros),
+        ]
+        for cost in outcome.costs
+    ]
+    titles = ["  agent", ">calls", ">tokens in", ">tokens out", ">cost"]
+    screen.write("cost by agent")
+    screen.table(titles, [list(map(screen.text, row)) for row in cells])
     screen.write("")

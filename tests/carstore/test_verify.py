@@ -103,7 +103,7 @@ async def test_a_log_is_checked_while_it_is_written_to(path: Path) -> None:
         await store.log.append(*[step(f"s{n % 9}") for n in range(5000)])
 
         async def writes() -> None:
-            for n in range(200):
+            for n in range(50):
                 await store.log.append(change("k", n), step("run/x"))
                 lease = LeaseName(f"run/{n}")
                 await store.leases.acquire(lease)
@@ -180,7 +180,7 @@ def test_another_history_is_not_the_one_whose_head_was_kept(file: Path) -> None:
         "run_id = 'other'",
         "run_id = NULL",
         "scope = 'other'",
-        "data = replace(data, '0', '1')",
+        "data = replace(data, '1', '2')",
         "data = data || ' '",
         "hash = replace(hash, substr(hash, 1, 1), 'x')",
         "hash = upper(hash) || ' '",
@@ -372,7 +372,7 @@ def test_leases_are_what_the_events_made_of_them(
     ("statement", "expected"),
     [
         ("UPDATE streams SET lease = NULL WHERE name = 'run/0'", (None, "stream")),
-        ("UPDATE streams SET lease = 'run/0' WHERE name = 'notes'", (2, "fence")),
+        ("UPDATE streams SET lease = 'run/0' WHERE name = 'notes'", (9, "fence")),
         ("UPDATE streams SET name = 'nodes' WHERE name = 'notes'", (2, "hash")),
         ("DELETE FROM streams WHERE name = 'notes'", (2, "stream")),
         ("UPDATE streams SET stream_id = 99 WHERE name = 'notes'", (2, "stream")),
@@ -410,27 +410,22 @@ def test_streams_are_what_they_were(
             ],
             "trigger 'mine' on events is not in schema.sql",
         ),
-        (["CREATE UNIQUE INDEX mine ON streams (lease)"], None),
+        (
+            ["CREATE UNIQUE INDEX mine ON streams (lease)"],
+            "index 'mine' on streams is not in schema.sql",
+        ),
         (["CREATE INDEX mine ON events (kind)"], "index 'mine' on events is not in schema.sql"),
         (["DROP VIEW log", "CREATE VIEW log AS SELECT 1"], "view log is not that of schema.sql"),
     ],
 )  # fmt: skip
-def test_a_schema_that_was_changed_is_told(
-    file: Path, statements: list[str], told: str | None
-) -> None:
+def test_a_schema_that_was_changed_is_told(file: Path, statements: list[str], told: str) -> None:
     connection = stock(file)
-    try:
-        for statement in statements:
-            connection.execute(statement)
-    except sqlite3.IntegrityError:
-        assert told is None
-        return
-    finally:
-        connection.close()
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
     (problem,) = verify_file(file).problems
     assert (problem.position, problem.code) == (None, "schema")
-    assert told is not None
-    assert told in problem.message
+    assert told.lower() in problem.message.lower()
 
 
 def test_a_schema_that_was_rewritten_in_place_is_told(file: Path) -> None:
@@ -530,11 +525,11 @@ def what_is_read(file: Path) -> dict[str, list[Any]] | None:
         return None
 
 
-async def checked(file: Path, head: Head | None) -> bool:
+async def checked(file: Path) -> bool:
     """Whether it is found whole, by whoever opens it in the ordinary way."""
     try:
         async with open_store(file, readonly=True, clock=ManualClock()) as store:
-            return (await verify(store, head=head)).ok
+            return (await verify(store)).ok
     except CarstoreError:
         return False
 
@@ -550,11 +545,10 @@ def flip(filled: Path, work: Path, seed: int, count: int) -> None:
         work.write_bytes(damaged)
         verification = verify_file(work)
         assert len(verification.problems) <= MAX_PROBLEMS
-        opened = asyncio.run(checked(work, None))
         if what_is_read(work) != expected:
             reported += 1
             assert not verification.ok, f"bit {at}"
-            assert not opened, f"bit {at}"
+            assert not asyncio.run(checked(work)), f"bit {at}"
         for leftover in (f"{work}-wal", f"{work}-shm"):
             Path(leftover).unlink(missing_ok=True)
     assert reported > count // 10

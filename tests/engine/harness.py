@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from attrs import define, evolve, field, frozen
 
 from carstore import connect
-
 from carstore.clock import Clock, SystemClock
 from carstore.holders import Holder, SystemProcesses
 from carstore.log import Recorded
@@ -268,7 +267,5 @@ def count_appends(store: Store) -> list[int]:
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
     """Wait for something that other tasks or threads bring about."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - threads set no asyncio.Event
             await asyncio.sleep(0.002)
-
-

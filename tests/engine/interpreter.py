@@ -1,7 +1,7 @@
 """What a plan comes to, by a plain interpreter over a dictionary: no log, no loop, no crash.
 
-Written for plans of `small_plans`: tools are told by their parameters how often they fail. It shares
-no rule with the engine but the nouns.
+Written for plans of `small_plans`, whose parameters tell the tools how often to fail. It shares no
+rule with the engine but the nouns.
 """
 
 from typing import Any
@@ -108,12 +108,16 @@ class _Run:
                 for other in names[:place]:
                     if self.waits(self.actions[name], self.actions[other], names):
                         level[name] = max(level[name], level[other] + 1)
-        return [[n for n in names if level[n] == k] for k in range(max(level.values(), default=0) + 1)]
+        return [
+            [n for n in names if level[n] == k] for k in range(max(level.values(), default=0) + 1)
+        ]
 
     def waits(self, later: Action, earlier: Action, names: list[str]) -> bool:
         if earlier.id in needed_by(later):
             return True
-        between = [self.actions[n] for n in names[names.index(earlier.id) + 1 : names.index(later.id)]]
+        between = [
+            self.actions[n] for n in names[names.index(earlier.id) + 1 : names.index(later.id)]
+        ]
         for key in KEYS:
             reads_it, writes_it = key in reads(later), key in writes(later)
             overwritten = any(key in writes(one) for one in between)
@@ -228,7 +232,7 @@ def writes(action: Action) -> set[str]:
     return keys
 
 
-# --- plans -----------------------------------------------------------------------------------------
+# --- plans ---
 
 
 def _few(strategy: st.SearchStrategy[Any], most: int = 1) -> st.SearchStrategy[list[Any]]:
@@ -287,7 +291,7 @@ def _actions(draw: st.DrawFn, name: str, earlier: list[str]) -> Action:
 
 @st.composite
 def small_plans(draw: st.DrawFn, most: int = 6) -> Proposal:
-    """Plans of all types of actions, tools and failures, whose outcome no accident of time decides."""
+    """Plans of all types of actions, tools and failures; time does not decide their outcome."""
     count = draw(st.integers(1, most))
     names = [f"a{n}" for n in range(count)]
     return Proposal(

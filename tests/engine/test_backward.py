@@ -39,7 +39,7 @@ def bad(*needs: str) -> Any:
     return call("bad", dependencies=list(needs))
 
 
-# --- state -----------------------------------------------------------------------------------------
+# --- state ---
 
 
 def test_every_key_returns_to_what_it_was(db: Path) -> None:
@@ -170,7 +170,7 @@ async def test_a_rollback_that_is_overtaken_is_decided_again(db: Path) -> None:
         assert hands.names == ["bad"]
 
 
-# --- outside ---------------------------------------------------------------------------------------
+# --- outside ---
 
 
 def test_compensations_run_in_reverse_order_of_success(db: Path, hands: Hands) -> None:
@@ -251,9 +251,7 @@ def test_a_failing_compensation_is_retried(db: Path, hands: Hands) -> None:
         hands.tool("do", compensation="undo"),
         hands.tool("bad", fails=9),
     ]
-    seen = run_plan(
-        db, tools, call("do", max_retries=2), bad("do"), backoff=Backoff(base_ms=1)
-    )
+    seen = run_plan(db, tools, call("do", max_retries=2), bad("do"), backoff=Backoff(base_ms=1))
     assert hands.names.count("undo") == 3
     assert [one.attempt for one in seen.events(e.CompensationExecuting)] == [1, 2, 3]
     assert [one.delay_ms for one in seen.events(e.CompensationRetrying)] == [1, 2]
@@ -341,7 +339,7 @@ def test_the_idempotency_keys_of_doing_and_undoing_differ(db: Path) -> None:
     assert keys[1] == keys[2] != keys[0]
 
 
-# --- in flight, and in doubt -----------------------------------------------------------------------
+# --- in flight, and in doubt ---
 
 
 def test_calls_in_flight_are_asked_to_stop_awaited_and_undone(db: Path, hands: Hands) -> None:

@@ -69,9 +69,7 @@ def test_a_success_carries_its_changes_context_first_then_expected_effects() -> 
     buffer.change("ctx.set", "both", "context")
     events = told(call("a", expected_effects={"both": "declared"}), outcome(buffer=buffer))
     assert events == [
-        e.ActionSucceeded(
-            action_id="a", attempt=1, output="out", duration_us=5, reuse_key="reuse"
-        ),
+        e.ActionSucceeded(action_id="a", attempt=1, output="out", duration_us=5, reuse_key="reuse"),
         e.StateChanged(scope="main", key="mine", value=1),
         e.StateChanged(scope="main", key="gone", deleted=True),
         e.StateChanged(scope="main", key="both", value="declared"),
@@ -82,9 +80,7 @@ def test_a_success_carries_its_changes_context_first_then_expected_effects() -> 
 def test_what_was_metered_is_recorded_whatever_became_of_the_call(ending: Ending) -> None:
     buffer = Buffer()
     for agent in (None, "critic"):
-        buffer.meter(
-            tokens_in=1, tokens_out=2, cost_micros=3, cost=None, agent=agent, model="m"
-        )
+        buffer.meter(tokens_in=1, tokens_out=2, cost_micros=3, cost=None, agent=agent, model="m")
     buffer.log("hello", {"x": 1})
     events = told(call("a"), outcome(ending, buffer=buffer))
     metered = [one for one in events if isinstance(one, e.InferenceMetered)]
@@ -167,9 +163,7 @@ def test_whoever_wrote_the_action_cannot_make_its_call_repeatable() -> None:
     ("on_doubt", "resolution"), [("hold", None), ("fail", "failed"), ("retry", "retry")]
 )
 def test_a_policy_answers_a_doubt_at_once(on_doubt: str, resolution: str | None) -> None:
-    events = list(
-        doubtful(call("a"), 1, "a", "key", "why", Policy(on_doubt=on_doubt), undo=False)
-    )
+    events = list(doubtful(call("a"), 1, "a", "key", "why", Policy(on_doubt=on_doubt), undo=False))
     answers = [one for one in events if isinstance(one, e.DoubtResolved)]
     assert [one.resolution for one in answers] == ([resolution] if resolution else [])
     assert all(one.by == "policy" for one in answers)

@@ -62,7 +62,12 @@ async def test_an_answer_of_success_goes_on_with_its_output(db: Path) -> None:
         seen = await execute(store, tools, proposal, run_id="r")
         assert seen.status == "waiting"
         [doubt] = (await rows(store, DOUBTS)).values()
-        assert (doubt.run_id, doubt.action_id, doubt.tool, doubt.attempt) == ("r", "slow", "slow", 1)
+        assert (doubt.run_id, doubt.action_id, doubt.tool, doubt.attempt) == (
+            "r",
+            "slow",
+            "slow",
+            1,
+        )
         await resolve(store, R, "slow", "succeeded", output=[5], by="ann")
         seen = await resume(store, tools, "r")
         assert seen.status == "succeeded"
@@ -196,9 +201,7 @@ async def test_two_doubts_are_answered_one_by_one(db: Path) -> None:
     hands = Hands()
     tools = [sometimes(hands, name="one"), sometimes(hands, name="two")]
     async with opened(db) as store:
-        proposal = plan(
-            call("one", failure_behavior="skip"), call("two", failure_behavior="skip")
-        )
+        proposal = plan(call("one", failure_behavior="skip"), call("two", failure_behavior="skip"))
         seen = await execute(store, tools, proposal, run_id="r")
         paused = seen.events(e.RunPaused)[-1]
         assert [one["action_id"] for one in paused.waiting_for] == ["one", "two"]

@@ -153,12 +153,11 @@ async def test_interruption_between_retries_does_not_wait_for_them(db: Path) -> 
     hands = Hands()
     tools = [hands.tool("t", fails=1)]
     proposal = plan(call("t", failure_behavior="retry"))
-    slow = Runtime
     async with opened(db) as store:
-        waiting = slow(store, tools, backoff=Backoff(base_ms=60_000))
+        waiting = Runtime(store, tools, backoff=Backoff(base_ms=60_000))
         task = asyncio.create_task(waiting.execute(proposal, run_id="r"))
         async with asyncio.timeout(5):
-            while "action_retrying" not in [one.kind async for one in store.log.read()]:
+            while not [one async for one in store.log.read(kinds=["action_retrying"])]:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
         task.cancel()
         await interrupted(task)
@@ -313,10 +312,7 @@ async def test_counters_of_many_runs_lose_no_update(db: Path) -> None:
     async with opened(db) as store:
         one = runtime(store, [count])
         results = await asyncio.gather(
-            *[
-                one.execute(plan(call("count", failure_behavior="skip")))
-                for _ in range(20)
-            ]
+            *[one.execute(plan(call("count", failure_behavior="skip"))) for _ in range(20)]
         )
         done = [r for r in results if r.results[0].status == "succeeded"]
         assert (await state_of(store))["n"] == len(done) >= 1

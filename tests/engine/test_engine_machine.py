@@ -33,7 +33,7 @@ QUICK = settings(
 )
 
 
-class Death(Exception):  # noqa: N818
+class Death(Exception):
     """Stands for the end of the process."""
 
 
@@ -53,7 +53,7 @@ class World:
     faults: list[str] = field(factory=list)
 
     def tools(self) -> list[Tool]:
-        made = [
+        return [
             self._tool("undo", "once"),
             self._tool("undo_again", "idempotent"),
             *(
@@ -61,7 +61,6 @@ class World:
                 for name, effect in EFFECT.items()
             ),
         ]
-        return made
 
     def _tool(self, name: str, effect: str, compensation: str | None = None) -> Tool:
         undo = name.startswith("undo")
@@ -87,7 +86,9 @@ class World:
         for _ in range(steps):
             await asyncio.sleep(0)
 
-    def _carry_out(self, given: dict[str, Any], ctx: ToolContext, effect: str, *, undo: bool) -> Any:
+    def _carry_out(
+        self, given: dict[str, Any], ctx: ToolContext, effect: str, *, undo: bool
+    ) -> Any:
         who, place = given["who"], (given["who"], ctx.attempt, undo)
         self.tries[who, undo] += 1
         # What may be repeated fails by the number of its attempt, which a lost outcome gives again.
@@ -186,7 +187,7 @@ async def finish(store: Store, world: World, proposal: Proposal, run_id: str) ->
     return result
 
 
-# --- against a dictionary --------------------------------------------------------------------------
+# --- against a dictionary ---
 
 
 @QUICK
@@ -213,7 +214,7 @@ def test_plans_come_to_what_a_plain_interpreter_says(
     in_a_copy(template, go)
 
 
-# --- with crashes ----------------------------------------------------------------------------------
+# --- with crashes ---
 
 
 async def live(
@@ -302,7 +303,7 @@ def test_a_crash_between_any_two_appends_changes_nothing_of_the_outcome(
             assert not await store.leases.rows()
             check_counts(world, proposal, shifted)
             if shifted or schedule == "eager":
-                return  # attempts were used up by calls never made; or time decides what an abort met
+                return  # calls never made used up attempts; or time decides what an abort met
             found = seen_of(result, world)
             assert (found.status, found.not_undone) == (wanted.status, wanted.not_undone)
             assert found.actions == wanted.actions

@@ -40,7 +40,7 @@ def hands() -> Hands:
     return Hands()
 
 
-# --- state actions ---------------------------------------------------------------------------------
+# --- state actions ---
 
 
 def test_state_actions_have_the_seeds_outputs_and_texts(db: Path) -> None:
@@ -85,7 +85,7 @@ def test_runs_of_other_scopes_do_not_see_each_others_state(db: Path) -> None:
     assert seen.outputs == {"r": None}
 
 
-# --- order -----------------------------------------------------------------------------------------
+# --- order ---
 
 
 class Gate:
@@ -162,7 +162,7 @@ def test_synchronous_tools_of_a_level_run_in_threads_at_once(db: Path) -> None:
     assert seen.outputs["a"] != seen.outputs["b"]
 
 
-# --- dependencies and references -------------------------------------------------------------------
+# --- dependencies and references ---
 
 
 def test_whoever_needs_what_did_not_succeed_is_skipped_by_name(db: Path, hands: Hands) -> None:
@@ -230,7 +230,7 @@ def test_the_intent_holds_a_digest_of_the_real_parameters(db: Path, hands: Hands
     assert digests == [canonical.digest({}), canonical.digest({"x": 7})]
 
 
-# --- calls -----------------------------------------------------------------------------------------
+# --- calls ---
 
 
 def test_retries_are_events_with_growing_delays(db: Path, hands: Hands) -> None:
@@ -332,7 +332,7 @@ def test_a_tool_without_a_function_needs_an_executor(tmp_path: Path) -> None:
     assert seen.outputs["a"] == ["remote", {"x": 1}]
 
 
-class Unspeakable(Exception):  # noqa: N818
+class Unspeakable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
@@ -374,7 +374,7 @@ def test_a_long_error_is_cut(db: Path) -> None:
     assert len(seen.errors["bad"] or "") <= 4_000
 
 
-# --- outputs ---------------------------------------------------------------------------------------
+# --- outputs ---
 
 
 def deep(levels: int) -> Any:
@@ -453,7 +453,7 @@ def test_an_output_that_is_not_what_returns_says_is_a_failure(db: Path) -> None:
     assert "; " in (seen.errors["wrong"] or "")
 
 
-# --- effects and conflicts -------------------------------------------------------------------------
+# --- effects and conflicts ---
 
 
 def test_effects_and_the_changes_of_the_context_are_applied_with_the_success(db: Path) -> None:
@@ -606,7 +606,7 @@ async def test_a_key_that_never_holds_still_fails_what_rests_on_it(db: Path) -> 
         assert "'k'" in (seen.errors["r"] or "")
 
 
-# --- reuse -----------------------------------------------------------------------------------------
+# --- reuse ---
 
 
 @in_loop
@@ -676,9 +676,7 @@ async def test_a_rollback_forgets_what_it_undid(db: Path) -> None:
     work, bad = hands.tool("work"), hands.tool("bad", fails=9)
     action = call("a", "work", idempotent=True, reversibility="reversible")
     async with opened(db) as store:
-        seen = await execute(
-            store, [work, bad], plan(action, call("bad", dependencies=["a"]))
-        )
+        seen = await execute(store, [work, bad], plan(action, call("bad", dependencies=["a"])))
         assert seen.status == "rolled_back"
         await execute(store, [work], plan(action))
         assert hands.names == ["work", "bad", "work"]
@@ -713,7 +711,7 @@ def test_asking_for_reuse_makes_the_intent_durable(db: Path, hands: Hands) -> No
     assert [one.effect for one in asked.events(e.ActionExecuting)] == ["read_only"]
 
 
-# --- how many commits ------------------------------------------------------------------------------
+# --- how many commits ---
 
 
 @in_loop
@@ -789,14 +787,13 @@ async def test_an_outcome_is_durable_before_what_depends_on_it(db: Path) -> None
 
     async with opened(db) as store:
         chain = [
-            call(f"a{n}", "outcomes", dependencies=[f"a{n - 1}"] if n else [])
-            for n in range(4)
+            call(f"a{n}", "outcomes", dependencies=[f"a{n - 1}"] if n else []) for n in range(4)
         ]
         seen = await execute(store, [outcomes], plan(*chain))
         assert list(seen.outputs.values()) == [0, 1, 2, 3]
 
 
-# --- the context -----------------------------------------------------------------------------------
+# --- the context ---
 
 
 @in_loop
@@ -866,7 +863,7 @@ def test_metering_names_the_source_or_whoever_the_tool_says(db: Path) -> None:
     assert metered[0].cost_micros == 1
 
 
-# --- timeouts --------------------------------------------------------------------------------------
+# --- timeouts ---
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
@@ -905,7 +902,10 @@ def test_a_call_that_must_not_be_repeated_is_in_doubt_by_its_timeout(db: Path) -
         await asyncio.sleep(30)
 
     seen = run_plan(
-        db, [slow], call("slow", failure_behavior="retry"), call("next", "slow", dependencies=["slow"])
+        db,
+        [slow],
+        call("slow", failure_behavior="retry"),
+        call("next", "slow", dependencies=["slow"]),
     )
     assert calls == [1]
     assert seen.status == "waiting"
@@ -931,7 +931,7 @@ def test_an_actions_timeout_goes_before_its_tools(db: Path) -> None:
     assert seen.statuses == {"a": "succeeded", "b": "skipped"}
 
 
-# --- ends ------------------------------------------------------------------------------------------
+# --- ends ---
 
 
 def test_an_empty_plan_succeeds(db: Path) -> None:
@@ -942,9 +942,7 @@ def test_an_empty_plan_succeeds(db: Path) -> None:
 
 def test_results_stand_as_declared_whatever_the_order(db: Path, hands: Hands) -> None:
     tools = [hands.tool("t", 1)]
-    seen = run_plan(
-        db, tools, call("c", "t", dependencies=["a"]), call("b", "t"), call("a", "t")
-    )
+    seen = run_plan(db, tools, call("c", "t", dependencies=["a"]), call("b", "t"), call("a", "t"))
     assert list(seen.statuses) == ["c", "b", "a"]
 
 

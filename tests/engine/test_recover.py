@@ -35,6 +35,7 @@ from tests.engine.harness import (
     runtime,
     set_state,
     state_of,
+    until,
     write,
 )
 
@@ -46,7 +47,7 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "a.db"
 
 
-class Death(Exception):  # noqa: N818
+class Death(Exception):
     """Stands for the end of the process."""
 
 
@@ -67,7 +68,14 @@ def die(store: Any, at: int, *, after: bool = False) -> None:
 
 
 async def crash(
-    db: Path, people: People, tools: Any, proposal: Any, at: int, *, after: bool = False, **options: Any
+    db: Path,
+    people: People,
+    tools: Any,
+    proposal: Any,
+    at: int,
+    *,
+    after: bool = False,
+    **options: Any,
 ) -> None:
     """Execute the proposal as run `r` in a process that dies at its n-th append."""
     async with opened(db, people) as store:
@@ -86,7 +94,7 @@ def chain(length: int, **fields: Any) -> Any:
     )
 
 
-# --- what is done again ----------------------------------------------------------------------------
+# --- what is done again ---
 
 
 @pytest.mark.parametrize("at", range(1, 6))
@@ -193,9 +201,7 @@ async def test_a_retry_that_is_not_due_yet_is_waited_for(db: Path) -> None:
     hands, people = Hands(), People()
     tools = [hands.tool("t", 1, fails=1)]
     slow = Backoff(base_ms=80)
-    await crash(
-        db, people, tools, chain(1, failure_behavior="retry"), 2, after=True, backoff=slow
-    )
+    await crash(db, people, tools, chain(1, failure_behavior="retry"), 2, after=True, backoff=slow)
     async with opened(db, people) as store:
         seen = await resume(store, tools, "r", backoff=slow)
         failed = [one.recorded_at for one in seen.history if one.kind == "action_failed"]
@@ -288,9 +294,7 @@ async def test_an_abort_that_was_not_finished_starts_nothing_new(db: Path) -> No
         assert hands.names == ["do", "bad", "undo"]
 
 
-@pytest.mark.parametrize(
-    ("on_doubt", "named"), [("hold", None), ("fail", False), ("retry", True)]
-)
+@pytest.mark.parametrize(("on_doubt", "named"), [("hold", None), ("fail", False), ("retry", True)])
 @in_loop
 async def test_a_call_in_flight_at_a_crash_is_settled_before_the_way_back(
     db: Path, on_doubt: str, named: bool | None
@@ -342,7 +346,7 @@ async def test_many_runs_are_recovered_in_the_order_in_which_they_began(db: Path
         assert await runtime(store, tools).recover() == []
 
 
-# --- who owns a run --------------------------------------------------------------------------------
+# --- who owns a run ---
 
 
 async def held(store: Any) -> Any:
@@ -356,9 +360,7 @@ async def held(store: Any) -> Any:
     hands = Hands()
     tools = [hands.tool("t", does=wait)]
     task = asyncio.create_task(runtime(store, tools).execute(chain(1), run_id="r"))
-    async with asyncio.timeout(5):
-        while not hands.calls:
-            await asyncio.sleep(0.002)
+    await until(lambda: hands.calls)
     return task, go_on, tools, hands
 
 
@@ -403,9 +405,7 @@ async def test_two_recoveries_at_once_resume_each_run_once(db: Path) -> None:
                 await runtime(store, tools).execute(chain(2), run_id=name)
     people.all_die()
     async with opened(db, people) as one, opened(db, people) as other:
-        both = await asyncio.gather(
-            runtime(one, tools).recover(), runtime(other, tools).recover()
-        )
+        both = await asyncio.gather(runtime(one, tools).recover(), runtime(other, tools).recover())
         for name in ("x", "y", "z"):
             history = [r async for r in one.log.read(run=RunId(name))]
             assert [r.kind for r in history].count("run_resumed") == 1
@@ -498,7 +498,7 @@ async def test_a_finished_run_owns_nothing(db: Path) -> None:
         assert row.token is None
 
 
-# --- with which tools ------------------------------------------------------------------------------
+# --- with which tools ---
 
 
 @in_loop
@@ -541,9 +541,7 @@ async def test_one_run_that_cannot_go_on_stops_the_others_before_they_begin(db: 
         async with opened(db, people) as store:
             die(store, 2)
             with pytest.raises(Death):
-                await runtime(store, tools).execute(
-                    plan(call("a", tools[0].name)), run_id=name
-                )
+                await runtime(store, tools).execute(plan(call("a", tools[0].name)), run_id=name)
     people.all_die()
     async with opened(db, people) as store:
         head = await store.log.head()
@@ -552,7 +550,7 @@ async def test_one_run_that_cannot_go_on_stops_the_others_before_they_begin(db: 
         assert await store.log.head() == head
 
 
-# --- the name of a run -----------------------------------------------------------------------------
+# --- the name of a run ---
 
 
 @in_loop
@@ -648,9 +646,7 @@ async def test_the_executor_is_given_anew_at_each_resume(db: Path) -> None:
 async def test_what_others_wrote_meanwhile_is_what_the_resumed_run_sees(db: Path) -> None:
     hands, people = Hands(), People()
     tools = [hands.tool("t", 1, idempotent=True)]
-    proposal = plan(
-        call("a", "t"), write("w", "k", "ours"), call("b", "t", dependencies=["a"])
-    )
+    proposal = plan(call("a", "t"), write("w", "k", "ours"), call("b", "t", dependencies=["a"]))
     await crash(db, people, tools, proposal, 2, after=True)
     async with opened(db, people) as store:
         await set_state(store, {"k": "theirs"})

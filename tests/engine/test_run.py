@@ -58,7 +58,11 @@ def test_an_intent_is_open_until_its_outcome() -> None:
 
 def test_a_failure_that_is_retried_is_no_failure() -> None:
     run = begun(call("a", failure_behavior="retry"))
-    for event in (executing("a"), failed("a"), e.ActionRetrying(action_id="a", attempt=2, delay_ms=100)):
+    for event in (
+        executing("a"),
+        failed("a"),
+        e.ActionRetrying(action_id="a", attempt=2, delay_ms=100),
+    ):
         run.apply(event, 5_000_000)
     assert run.of("a").status is None
     assert run.of("a").do.retry_at_us == 5_100_000
@@ -91,7 +95,11 @@ def test_a_rejection_aborts_only_if_asked(asked: bool) -> None:
 
 def test_a_retry_that_was_allowed_again_does_not_abort() -> None:
     run = begun(call("a", failure_behavior="retry"), abort_on_exhausted_retry=True)
-    for event in (executing("a"), failed("a"), e.ActionRetrying(action_id="a", attempt=2, delay_ms=0)):
+    for event in (
+        executing("a"),
+        failed("a"),
+        e.ActionRetrying(action_id="a", attempt=2, delay_ms=0),
+    ):
         run.apply(event, None)
     assert not run.aborting
 
@@ -150,7 +158,7 @@ def test_the_changes_of_a_rollback_belong_to_no_action() -> None:
     assert run.of("w").state_changes == {"k": 1}
 
 
-# --- what is folded is what the driver had; `look` in the harness compares them every time --------
+# --- what is folded is what the driver had; `look` in the harness compares them every time ---
 
 
 def test_a_finished_run_folds_to_what_its_driver_had(tmp_path: Path) -> None:

@@ -61,9 +61,7 @@ def test_state_actions_are_validated_too() -> None:
 
 def test_a_rejected_action_is_not_called_and_its_reasons_are_joined(tmp_path: Any) -> None:
     hands = Hands()
-    bad = call(
-        "a", preconditions=[Precondition(key="x", value=1)], state_dependencies=["y"]
-    )
+    bad = call("a", preconditions=[Precondition(key="x", value=1)], state_dependencies=["y"])
     seen = run_plan(tmp_path / "a.db", [hands.tool("a")], bad, write("w", "z", 1))
     assert seen.errors["a"] == (
         "precondition failed: x eq 1, but it does not exist; state dependency 'y' does not exist"
@@ -88,9 +86,7 @@ def test_references_are_resolved_before_validation(tmp_path: Any) -> None:
     hands = Hands()
     text = call("text", parameters={})
     bad = call("three", "add", parameters={"a": "$text.output", "b": 2})
-    seen = run_plan(
-        tmp_path / "a.db", [add, hands.tool("text", "seven")], first, good, text, bad
-    )
+    seen = run_plan(tmp_path / "a.db", [add, hands.tool("text", "seven")], first, good, text, bad)
     assert seen.outputs["two"] == 5
     assert seen.statuses["three"] == "rejected"
     assert "seven" in (seen.errors["three"] or "")

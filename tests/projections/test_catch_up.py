@@ -280,6 +280,7 @@ def test_any_text_and_number_is_stored_as_it_is_folded(
     tmp_path_factory: pytest.TempPathFactory, spent: list[tuple[str, str, int]]
 ) -> None:
     path = new_file(tmp_path_factory.mktemp("any") / "log.db")
+    views: list[View[Any, Any]] = [COSTS, STATE]
 
     async def run() -> None:
         async with open_store(path) as store:
@@ -287,9 +288,8 @@ def test_any_text_and_number_is_stored_as_it_is_folded(
                 stream = StreamName("notes")
                 event = metered(agent, cost_micros=amount, tokens_in=amount)
                 await store.log.append(Entry(stream, event), Entry(stream, changed("k", value)))
-                for view in (COSTS, STATE):
+                for view in views:
                     await catch_up(store, view)
-            views: list[View[Any, Any]] = [COSTS, STATE]
             for view in views:
                 folded = fold(view, await all_of(store))
                 assert await rows(store, view) == folded

@@ -61,8 +61,9 @@ async def test_rows_come_in_order_of_their_key(path: Path) -> None:
         await append(store, metered("aa"), metered("Z"))
         assert list(await rows(store, COSTS)) == [("Z",), ("a",), ("aa",), ("b",), ("ä",)]
         assert list(await rows(store, COSTS, at=4)) == [("a",), ("b",), ("ä",)]
+        await append(store, metered("0"))
     async with open_store(path, readonly=True) as store:
-        assert list(await rows(store, COSTS)) == [("Z",), ("a",), ("aa",), ("b",), ("ä",)]
+        assert list(await rows(store, COSTS)) == [("0",), ("Z",), ("a",), ("aa",), ("b",), ("ä",)]
 
 
 @in_loop

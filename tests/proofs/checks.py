@@ -19,7 +19,7 @@ from projections import LAZY, compare
 from tests.proofs.workload import Place, expected_of, notes
 
 _MAX_UNTOLD = 4
-"""Appends of one run that can be under way when its processes die: a driver's, a person's, twice."""
+"""Appends of one run that can be under way when two processes die: a driver's, a person's each."""
 
 
 @define
@@ -55,7 +55,9 @@ class Ledger:
         self._check_calls()
 
     def _check_order(self, log: sqlite3.Connection) -> None:
-        count, last = log.execute("SELECT count(*), coalesce(max(position), 0) FROM events").fetchone()
+        count, last = log.execute(
+            "SELECT count(*), coalesce(max(position), 0) FROM events"
+        ).fetchone()
         if count != last:
             self.fail("gap", f"{count} events up to position {last}")
         before = log.execute("SELECT hash FROM events WHERE position = ?", (self.head,)).fetchone()
@@ -94,7 +96,9 @@ class Ledger:
             left.setdefault(runs[position], []).append(kind)
         for run, tail in left.items():
             if run is not None:
-                self._check_whole(run, tail, [o["kinds"] for o in asked.values() if o["run"] == run])
+                self._check_whole(
+                    run, tail, [o["kinds"] for o in asked.values() if o["run"] == run]
+                )
         newest = log.execute("SELECT position, hash FROM events ORDER BY position DESC LIMIT 1")
         self.head, self.hash = newest.fetchone() or (0, "")
 
@@ -164,7 +168,5 @@ class Ledger:
 def _drivers(history: list[Any]) -> list[int]:
     """The token of each time somebody took the run up; a token drives it once."""
     return [
-        one.fence_token or 0
-        for one in history
-        if one.kind in ("proposal_received", "run_resumed")
+        one.fence_token or 0 for one in history if one.kind in ("proposal_received", "run_resumed")
     ]

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 RUNS = 4 * SHAPES
 """Runs of one file."""
 
-REACH_SECONDS = (0.005, 0.02, 0.06)
+REACH_SECONDS = (0.02, 0.06, 0.15)
 """Within what time after its first sign of life a process is killed: soon, or after some work."""
 
 PATIENCE_SECONDS = 60
@@ -67,17 +67,24 @@ def campaign(
     seed: int = 0,
     runs: int = RUNS,
     broken: str | None = None,
+    alone: bool = False,
     most_seconds: float = 3600,
     progress: Callable[[Figures], None] = lambda figures: None,
 ) -> Figures:
-    """Kill processes until `kills` are dead and all their runs are over; stop at a broken promise."""
+    """Kill processes until `kills` are dead and all their runs are over; stop at a broken promise.
+
+    Args:
+        runs: of one file; when they are over, another file is begun.
+        broken: the breakage that the children live with.
+        alone: whether there is never more than one process at a time.
+    """
     prepare()
     figures, source, began = Figures(), random.Random(seed), time.monotonic()
     while figures.kills < kills and not figures.broken:
         if time.monotonic() - began > most_seconds:
             break
         with tempfile.TemporaryDirectory(prefix="carstore-proof-") as folder:
-            _one_file(Place(Path(folder)), figures, source, kills, runs, broken, progress)
+            _one_file(Place(Path(folder)), figures, source, kills, runs, broken, alone, progress)
     figures.seconds = time.monotonic() - began
     return figures
 
@@ -89,13 +96,16 @@ def _one_file(
     kills: int,
     runs: int,
     broken: str | None,
+    alone: bool,
     progress: Callable[[Figures], None],
 ) -> None:
     ledger = Ledger(place)
     figures.files += 1
     while not ledger.broken:
         last = figures.kills >= kills
-        children = [_born(place, runs, broken) for _ in range(2 if source.random() < 0.3 else 1)]
+        children = [
+            _born(place, runs, broken) for _ in range(1 if alone or source.random() > 0.3 else 2)
+        ]
         figures.two_at_once += len(children) == 2
         finished = _finished(children) if last else _killed(children, place, source, figures)
         ledger.check()

@@ -83,7 +83,7 @@ class Place:
             self._look = None
 
 
-# --- tools -----------------------------------------------------------------------------------------
+# --- tools ---
 
 _HISTORY = """
     SELECT kind, json_extract(data, '$.attempt') FROM events
@@ -142,7 +142,7 @@ def tools_of(place: Place) -> list[Tool]:
     return [undo, once, again, flaky, bad]
 
 
-# --- plans -----------------------------------------------------------------------------------------
+# --- plans ---
 
 
 def plan_of(n: int) -> Proposal:
@@ -189,7 +189,7 @@ def expected_of(n: int) -> tuple[str, dict[str, Any]]:
     return "succeeded", {key: "begun", **{f"{key} a{i}": True for i in range(5)}}
 
 
-# --- one life --------------------------------------------------------------------------------------
+# --- one life ---
 
 
 def tell_acknowledgements(store: Store, place: Place) -> None:
@@ -213,7 +213,9 @@ def tell_acknowledgements(store: Store, place: Place) -> None:
 
 async def answer(store: Store, place: Place) -> None:
     """Answer each doubt as a person does who looks at what really happened."""
-    really = {(one["run"], one["action"], one["undo"], one["attempt"]) for one in notes(place.journal)}
+    really = {
+        (one["run"], one["action"], one["undo"], one["attempt"]) for one in notes(place.journal)
+    }
     for doubt in (await rows(store, DOUBTS)).values():
         run = await load_run(store, RunId(doubt.run_id))
         state = run.of(doubt.action_id)

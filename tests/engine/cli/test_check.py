@@ -44,7 +44,10 @@ def test_a_head_that_is_none_is_refused(ran: Folder, kept: str) -> None:
 def test_a_changed_event_is_found(ran: Folder) -> None:
     connection = sqlite3.connect(ran / "a.db")
     connection.execute("DROP TRIGGER events_update")
-    connection.execute("UPDATE events SET data = replace(data, '20', '21') WHERE position = 4")
+    changed = connection.execute(
+        "UPDATE events SET data = replace(data, '20', '21') WHERE kind = 'state_changed'"
+    )
+    assert changed.rowcount
     connection.commit()
     connection.close()
     done = cli("verify", "a.db", "--json")

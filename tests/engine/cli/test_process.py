@@ -5,9 +5,12 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
+import sys
 import time
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from tests.engine.cli.harness import (
     BAD,
     GOOD,
+    Done,
     Folder,
     call,
     cli,
@@ -23,6 +27,7 @@ from tests.engine.cli.harness import (
     plan,
     process,
     wait_for,
+    write,
 )
 
 SLOW = plan(
@@ -86,6 +91,15 @@ def test_after_kill_9_the_run_is_resumed_and_nothing_is_done_twice(folder: Folde
     kinds = [json.loads(line) for line in cli("log", "a.db", "--json").stdout.splitlines()]
     begun = [one["data"]["action_id"] for one in kinds if one["kind"] == "action_succeeded"]
     assert begun == ["one", "two", "three"]
+
+
+def test_after_kill_9_the_same_command_goes_on_if_it_names_the_run(folder: Folder) -> None:
+    running = begin(folder)
+    running.kill()
+    ended(running)
+    cli("resume", "a.db", "--tools", "tools.py", "--quiet")
+    cli("resolve", "a.db", "s", "two", "--succeeded", "1")
+    assert folder.run(SLOW, "--run-id", "s", "--json").json["status"] == "succeeded"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -169,6 +183,47 @@ def test_a_result_that_cannot_be_told_is_no_success(ran: Folder) -> None:
     assert b"No space left" in done.stderr
 
 
+def test_a_process_without_streams_still_tells_by_its_exit_code(ran: Folder) -> None:
+    for words, code in ((("runs", "a.db"), 0), (("runs", "no.db"), 2)):
+        line = f"exec {shlex.join(command(*words))} >&- 2>&-"
+        done = subprocess.run(["sh", "-c", line], env=environment(), timeout=60)
+        assert done.returncode == code
+
+
+def test_an_encoding_that_lacks_a_character_is_no_error(folder: Folder) -> None:
+    assert folder.run(plan(write("w", "k", "é✓"))).code == 0
+    done = process("state", "a.db", PYTHONIOENCODING="ascii")
+    assert done.code == 0
+    assert "\\xe9\\u2713" in done.stdout
+
+
+def test_an_interrupted_resume_can_be_resumed(folder: Folder) -> None:
+    running = begin(folder)
+    running.kill()
+    ended(running)
+    cli("resume", "a.db", "--tools", "tools.py", "--quiet")
+    cli("resolve", "a.db", "s", "two", "--retry")
+    for words in (("s",), ()):
+        (folder / "began").unlink()
+        resuming = subprocess.Popen(
+            command("resume", "a.db", *words, "--tools", "tools.py"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        wait_for(folder / "began")
+        resuming.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        resuming.send_signal(signal.SIGINT)
+        code, out, err = ended(resuming)
+        assert (code, out) == (130, "")
+        again = " ".join(["carstore", "resume", "a.db", *words, "--tools", "tools.py"])
+        assert err.endswith(f"Next: {again}\n")
+        assert cli("resolve", "a.db", "s", "two", "--retry").code == 0
+    (folder / "began.go").touch()
+    assert process("resume", "a.db", "--tools", "tools.py").code == 0
+
+
 # --- a terminal ---
 
 
@@ -243,15 +298,22 @@ def test_colour_is_for_terminals_that_want_it(ran: Folder) -> None:
 # --- files that cannot be written ---
 
 
-def without_rights(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Call it so that rights on files bind it: those of root do not."""
-    words = command(*arguments)
+def without_rights(*commands: tuple[str, ...]) -> list[Done]:
+    """Call each in a process in which rights on files bind: those of root do not."""
+    code = (
+        "import attrs, json, sys\n"
+        "from tests.engine.cli.harness import cli\n"
+        "done = [attrs.asdict(cli(*words)) for words in json.loads(sys.argv[1])]\n"
+        "print(json.dumps(done))"
+    )
+    words = [sys.executable, "-c", code, json.dumps(commands)]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root can write any file, and there is no setpriv")
-        drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
-        words = [*drop, *words]
-    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=60)
+        words = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", *words]
+    called = subprocess.run(words, capture_output=True, env=environment(), timeout=60)
+    assert called.returncode == 0, called.stderr
+    return [Done(**done) for done in json.loads(called.stdout)]
 
 
 def test_what_only_reads_works_where_nothing_can_be_written(ran: Folder) -> None:
@@ -260,25 +322,25 @@ def test_what_only_reads_works_where_nothing_can_be_written(ran: Folder) -> None
     shutil.copy(ran / "a.db", place / "a.db")
     (place / "a.db").chmod(0o444)
     place.chmod(0o555)
+    name = str(place / "a.db")
+    reading: list[tuple[str, ...]] = [
+        ("runs", name, "--json"),
+        ("show", name, "first"),
+        ("log", name, "--limit", "1"),
+        ("state", name, "--at", "5"),
+        ("costs", name),
+        ("why", name, "n"),
+        ("doubts", name),
+        ("verify", name),
+        ("head", name),
+    ]
     try:
-        name = str(place / "a.db")
-        for words in (
-            ("runs", name, "--json"),
-            ("show", name, "first"),
-            ("log", name, "--limit", "1"),
-            ("state", name, "--at", "5"),
-            ("costs", name),
-            ("why", name, "n"),
-            ("doubts", name),
-            ("verify", name),
-            ("head", name),
-        ):
-            done = without_rights(*words)
-            assert (done.returncode, done.stderr) == (0, ""), words
+        *read, refused = without_rights(*reading, ("rebuild", name, "--json"))
+        for words, done in zip(reading, read, strict=True):
+            assert (done.code, done.stderr) == (0, ""), words
             assert done.stdout
-        refused = without_rights("rebuild", name, "--json")
-        assert refused.returncode == 1
-        assert json.loads(refused.stdout)["error"]["code"] == "read_only"
+        assert refused.code == 1
+        assert refused.json["error"]["code"] == "read_only"
         assert [path.name for path in place.iterdir()] == ["a.db"]
     finally:
         place.chmod(0o755)
@@ -301,3 +363,16 @@ def test_asking_works_while_another_process_writes(folder: Folder) -> None:
     finally:
         (folder / "began.go").touch()
         assert ended(running)[0] == 0
+
+
+def test_asking_works_while_another_program_holds_the_write_lock(ran: Folder) -> None:
+    other = sqlite3.connect(ran / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        began = time.monotonic()
+        for words in (("runs", "a.db"), ("show", "a.db", "first"), ("costs", "a.db")):
+            assert cli(*words).code == 0
+        assert time.monotonic() - began < 5
+    finally:
+        other.execute("ROLLBACK")
+        other.close()

@@ -27,7 +27,11 @@ def asked(command: tuple[str, ...], *options: str, db: str = "a.db") -> tuple[st
     return (command[0], db, *command[1:], *options)
 
 
-@pytest.mark.parametrize("command", [*READING, ("resume",), ("rebuild",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [*READING, ("resume",), ("resume", "first"), ("rebuild",), ("resolve", "r", "a", "--retry")],
+    ids=" ".join,
+)
 def test_a_missing_file_is_told_and_not_made(folder: Folder, command: tuple[str, ...]) -> None:
     done = cli(*asked(command, "--json", db="no.db"))
     assert done.code == 2

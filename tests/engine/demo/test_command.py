@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -133,3 +134,22 @@ def test_wrong_arguments_are_told_as_json(tmp_path: Path) -> None:
     done = carstore_demo(".", "--keep", ".", "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "usage"
+
+
+def test_ctrl_c_ends_it_with_130_and_leaves_no_process(tmp_path: Path) -> None:
+    fill(tmp_path / "some", 60)
+    with subprocess.Popen(
+        [*DEMO, "some"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        began = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(began.split()[1]), 0)

@@ -1,0 +1,254 @@
+"""From nothing to the schema: by one opener, by several at once, and never from a newer one."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carstore import connect
+from carstore.errors import CarstoreError, NotADatabase, SchemaTooNew
+from carstore.names import StreamName
+from carstore.sqlite import database, migrations
+from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA, migrate
+from carstore.sqlite.statements import SQL, parse_named, schema_text, split
+from carstore.sqlite.verify import verify_file
+from tests.carstore.helpers import change, everything, in_loop, open_store, rows_of, step, stock
+
+ROOT = Path(migrations.__file__).parents[2]
+
+
+def objects(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_master "
+        "WHERE name NOT LIKE '%\\_sqlite\\_migrations%' ESCAPE '\\' ORDER BY 1, 2"
+    ).fetchall()
+
+
+def test_migrations_end_where_schema_sql_begins() -> None:
+    migrated = sqlite3.connect(":memory:", isolation_level=None)
+    migrated.execute("BEGIN IMMEDIATE")
+    migrate(migrated)
+    assert migrated.in_transaction  # it is the caller who commits
+    migrated.execute("COMMIT")
+    written = sqlite3.connect(":memory:", isolation_level=None)
+    written.executescript(schema_text())
+    assert objects(migrated) == objects(written)
+    assert migrated.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    assert migrated.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+    migrated.close()
+    written.close()
+
+
+def test_a_migration_that_is_rolled_back_leaves_nothing() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    migrate(connection)
+    connection.execute("ROLLBACK")
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (0,)
+    connection.close()
+
+
+@in_loop
+async def test_to_open_a_file_again_changes_nothing(path: Path) -> None:
+    before = rows_of(path)
+    connection = stock(path)
+    for _ in range(2):
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        async with open_store(path):
+            pass
+        assert connection.execute("PRAGMA schema_version").fetchone() == (version,)
+    connection.close()
+    assert rows_of(path) == before
+
+
+# The text of the schema.
+
+
+def test_a_script_is_split_where_its_statements_end() -> None:
+    script = "-- prose; with a semicolon\n\nCREATE TABLE a (b); -- note\nCREATE TRIGGER t BEFORE\n"
+    script += "INSERT ON a BEGIN\n    SELECT 1; -- in the middle;\n    SELECT 2;\nEND;\n"
+    statements = split(script.replace("; -- note", ";"))
+    assert len(statements) == 2
+    connection = sqlite3.connect(":memory:")
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+    with pytest.raises(ValueError, match="within a statement"):
+        split("CREATE TABLE a (b")
+
+
+def test_statements_are_found_by_name() -> None:
+    text = "-- prose\n-- name: one\nSELECT 1;\n\n-- why\n-- name: two\nSELECT\n    2;\n"
+    assert parse_named(text) == {"one": "SELECT 1", "two": "SELECT\n    2"}
+
+
+def test_every_statement_fits_the_schema(path: Path) -> None:
+    connection = stock(path)
+    for name, sql in SQL.items():
+        parameters: Any = dict.fromkeys(
+            ("after", "until", "limit", "kinds", "stream", "streams", "version", "scope", "key",
+             "keys", "run_id"), None
+        ) if ":" in sql else (None,) * sql.count("?")  # fmt: skip
+        try:
+            connection.execute(f"EXPLAIN {sql}", parameters)
+        except sqlite3.OperationalError as error:  # pragma: no cover
+            pytest.fail(f"{name}: {error}")
+    connection.close()
+
+
+# Newer files.
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@in_loop
+async def test_a_newer_schema_is_refused_and_left_alone(path: Path, readonly: bool) -> None:
+    connection = stock(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(SchemaTooNew) as refused:
+        await open_store(path, readonly=readonly)
+    assert (refused.value.found, refused.value.known) == (SCHEMA + 1, SCHEMA)
+    assert "Upgrade" in refused.value.message
+    assert path.read_bytes() == before
+
+
+@in_loop
+async def test_a_file_that_becomes_newer_while_it_is_open_is_not_written_to(path: Path) -> None:
+    async with open_store(path) as store:
+        await store.log.append(step())
+        head = await store.log.head()
+        connection = stock(path)
+        connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+        for _ in range(2):
+            with pytest.raises(SchemaTooNew):
+                await store.log.append(step())
+        assert await store.log.head() == head
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        connection.close()
+        await store.log.append(step())
+
+
+# Several openers at once.
+
+OPENER = """
+import asyncio, json, sys
+from carstore import Entry, connect
+from carstore.events import ActionValidated
+
+async def main():
+    for line in sys.stdin:
+        try:
+            async with connect(line.strip(), durability="crash") as store:
+                done = await store.log.append(Entry("notes", ActionValidated(action_id="a")))
+                told = [store.log_id, done.first]
+        except Exception as error:
+            told = [type(error).__name__, str(error)]
+        print(json.dumps(told), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def race(folder: Path, processes: int, rounds: int) -> None:
+    openers = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, cwd=ROOT,
+        )
+        for _ in range(processes)
+    ]  # fmt: skip
+    try:
+        for n in range(rounds):
+            path = folder / f"{n}.db"
+            for opener in openers:
+                assert opener.stdin is not None
+                opener.stdin.write(f"{path}\n")
+            for opener in openers:
+                assert opener.stdin is not None
+                opener.stdin.flush()
+            told = [json.loads(opener.stdout.readline()) for opener in openers if opener.stdout]
+            positions = list(range(2, processes + 2))
+            assert sorted(position for _, position in told) == positions, told
+            assert len({log_id for log_id, _ in told}) == 1
+            assert verify_file(path).problems == ()
+    finally:
+        for opener in openers:
+            opener.communicate()
+
+
+def test_processes_that_make_one_file_at_once_share_it(tmp_path: Path) -> None:
+    race(tmp_path, processes=3, rounds=15)
+
+
+@pytest.mark.prove
+def test_many_processes_that_make_one_file_at_once_share_it(tmp_path: Path) -> None:
+    race(tmp_path, processes=8, rounds=200)
+
+
+@in_loop
+async def test_stores_that_make_one_file_at_once_share_it(tmp_path: Path) -> None:
+    for n in range(10):
+        path = tmp_path / f"{n}.db"
+        stores = await asyncio.gather(*[connect(path, durability="crash") for _ in range(3)])
+        await asyncio.gather(*[store.log.append(change("k", 1)) for store in stores])
+        assert len({store.log_id for store in stores}) == 1
+        assert [r.position for r in await everything(stores[0])] == [1, 2, 3, 4]
+        assert len(await everything(stores[0], stream=StreamName("log"))) == 1
+        for store in stores:
+            await store.close()
+
+
+@pytest.mark.parametrize("moment", ["PRAGMA user_version", "PRAGMA application_id"])
+@pytest.mark.parametrize("readonly", [False, True])
+@in_loop
+async def test_a_file_that_another_makes_at_this_moment_is_not_taken_for_a_strangers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, readonly: bool
+) -> None:
+    path = tmp_path / "log.db"
+    path.touch()
+    stock(path).execute("PRAGMA journal_mode = WAL").connection.close()
+
+    async def make() -> None:
+        async with open_store(path):
+            pass
+
+    class Slow(database._JobConnection):
+        pending = True
+
+        def execute(self, sql: str, parameters: Any = ()) -> Any:
+            result = super().execute(sql, parameters)
+            if sql == moment and Slow.pending:
+                Slow.pending = False
+                row = result.fetchone()
+                monkeypatch.undo()
+                asyncio.run(make())
+                return _Rows([row])
+            return result
+
+    monkeypatch.setattr(database, "_JobConnection", Slow)
+    try:
+        store = await open_store(path, readonly=readonly)
+    except CarstoreError as error:
+        # A reader may have come too early, but then it says so.
+        assert readonly, error
+        assert isinstance(error, NotADatabase)
+        assert "another program" not in error.message
+    else:
+        assert (await store.log.head()).position == 1
+        await store.close()
+    assert not Slow.pending
+
+
+class _Rows:
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def fetchone(self) -> Any:
+        return self._rows[0]

@@ -1,0 +1,220 @@
+"""Each promise broken on purpose, by a patch that only tests can reach.
+
+A proof that cannot fail proves nothing. So each breakage here names the proof that must catch it:
+`kills`, the loop that kills processes, or one of the short proofs of `tests.proofs.short`.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import define, evolve, field, frozen
+
+from carstore import events as e
+from carstore.errors import StateConflict
+from carstore.leases import claim
+from carstore.log import NOTHING, Appended, Expect, Fence, LeaseIs
+from carstore.names import FencingToken, Micros, Position
+from carstore.sqlite import database, leases, migrations
+from carstore.sqlite.log import SqliteLog
+from carstore.sqlite.statements import schema_text
+from carstore.sqlite.transaction import Transaction
+from engine import run as engine_run
+from engine.journal import Journal
+from engine.tool_schema import ToolSchema
+
+
+@define
+class Patches:
+    """What was replaced, to be put back."""
+
+    before: list[tuple[Any, str, Any]] = field(factory=list)
+
+    def put(self, owner: Any, name: str, value: Any) -> None:
+        self.before.append((owner, name, vars(owner)[name]))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        for owner, name, value in reversed(self.before):
+            setattr(owner, name, value)
+        self.before.clear()
+
+
+@frozen
+class Breakage:
+    """One way to break a promise."""
+
+    name: str
+    what: str
+    caught_by: str
+    _patch: Callable[[Patches], None]
+
+    def apply(self) -> Patches:
+        """Break it, in this process and for good."""
+        patches = Patches()
+        self._patch(patches)
+        return patches
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Break it for a while."""
+        patches = self.apply()
+        try:
+            yield
+        finally:
+            patches.undo()
+
+
+# --- the log ---
+
+
+def _acknowledge_early(patches: Patches) -> None:
+    append = SqliteLog.append
+    nexts: dict[int, int] = {}
+    late: set[asyncio.Task[Any]] = set()
+
+    async def commit(log: SqliteLog, entries: Any, expect: Expect) -> None:
+        await asyncio.sleep(0.005)
+        await append(log, *entries, expect=expect)
+
+    async def early(self: SqliteLog, *entries: Any, expect: Expect = NOTHING) -> Appended:
+        first = max((await self.head()).position + 1, nexts.get(id(self), 0))
+        nexts[id(self)] = first + len(entries)
+        task = asyncio.create_task(commit(self, entries, expect))
+        late.add(task)
+        task.add_done_callback(late.discard)
+        return Appended(Position(first), Position(first + len(entries) - 1), Micros(0))
+
+    patches.put(SqliteLog, "append", early)
+
+
+def _split_batch(patches: Patches) -> None:
+    append = SqliteLog.append
+
+    async def one_by_one(self: SqliteLog, *entries: Any, expect: Expect = NOTHING) -> Appended:
+        fence, first, done = expect.fence, None, None
+        for n, entry in enumerate(entries):
+            done = await append(self, entry, expect=expect if n == 0 else Expect(fence=fence))
+            first = first or done.first
+            if isinstance(entry.event, e.LeaseGranted) and fence is not None:
+                fence = Fence(fence.lease, FencingToken(done.first))
+            await asyncio.sleep(0.001)
+        assert done is not None
+        return done._replace(first=first)
+
+    patches.put(SqliteLog, "append", one_by_one)
+
+
+def _check_then_write(patches: Patches) -> None:
+    append = SqliteLog.append
+
+    async def checked(self: SqliteLog, *entries: Any, expect: Expect = NOTHING) -> Appended:
+        for scope, key, read_at in expect.unchanged:
+            now = (await self.state(scope, [key]))[key].position
+            if now != read_at:
+                raise StateConflict(scope, key, read_at, now)
+        expect = expect if expect is NOTHING else evolve(expect, unchanged=())
+        return await append(self, *entries, expect=expect)
+
+    patches.put(SqliteLog, "append", checked)
+
+
+def _unsafe_settings(patches: Patches) -> None:
+    settings = database._settings
+
+    def without_reading_back(connection: Any, opened: Any) -> None:
+        settings(connection, opened)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    patches.put(database, "_settings", without_reading_back)
+
+
+# --- leases ---
+
+
+def _no_fence(patches: Patches) -> None:
+    """A driver writes under whichever token is the current one, at whichever version it finds."""
+    flush, expect = Journal.flush, Journal._expect
+
+    async def unfenced(self: Journal) -> Any:
+        if self.lease is not None:
+            row = await self.store.leases.row(self.lease.name)
+            if row is not None and row.token is not None:
+                self.lease.token = row.token
+        return await flush(self)
+
+    def no_versions(self: Journal, claimed: Any) -> Expect:
+        return evolve(expect(self, claimed), versions={})
+
+    patches.put(Journal, "flush", unfenced)
+    patches.put(Journal, "_expect", no_versions)
+
+
+def _reuse_a_token(patches: Patches) -> None:
+    follow, hold = Transaction._follow_lease, leases.SqliteLeases.hold
+
+    def following(self: Any, encoded: Any, position: int, fence: Any) -> Any:
+        return follow(self, encoded, 1 if encoded.kind == "lease_granted" else position, fence)
+
+    def holding(self: Any, claimed: Any, position: Position) -> Any:
+        return hold(self, claimed, Position(1))
+
+    def altered() -> str:
+        before, after = "1099511627776 + e.position AS token", "1099511627776 + 1 AS token"
+        assert before in schema_text()
+        return schema_text().replace(before, after)
+
+    patches.put(Transaction, "_follow_lease", following)
+    patches.put(leases.SqliteLeases, "hold", holding)
+    patches.put(migrations, "schema_text", altered)
+
+
+def _expire_early(patches: Patches) -> None:
+    def impatient(row: Any, *args: Any, **kwargs: Any) -> Any:
+        made = claim(row, *args, **{**kwargs, "gone": True})
+        return evolve(made, condition=LeaseIs(made.condition.lease, made.condition.token))
+
+    patches.put(leases, "claim", impatient)
+
+
+# --- the engine ---
+
+
+def _run_completed_again(patches: Patches) -> None:
+    succeeded = engine_run._HANDLERS[e.ActionSucceeded]
+
+    def forgotten(run: Any, event: Any, at: Any) -> None:
+        if at is None:
+            succeeded(run, event, at)
+        else:  # folded from the log: only that the attempt is over is remembered
+            engine_run._close(run.of(event.action_id).do, event.attempt)
+
+    handlers = {**engine_run._HANDLERS, e.ActionSucceeded: forgotten}
+    patches.put(engine_run, "_HANDLERS", handlers)
+
+
+def _no_intent(patches: Patches) -> None:
+    patches.put(ToolSchema, "repeatable", property(lambda self: True))
+
+
+_ALL = [
+    Breakage(
+        "acknowledge early",
+        "an append is acknowledged before its commit",
+        "kills",
+        _acknowledge_early,
+    ),
+    Breakage("split a batch", "each event of an append is a transaction", "kills", _split_batch),
+    Breakage("run completed again", "a resume forgets successes", "kills", _run_completed_again),
+    Breakage("no intent", "a call is made without a durable intent", "kills", _no_intent),
+    Breakage(
+        "check then write", "conditions are judged too early", "no lost update", _check_then_write
+    ),
+    Breakage("no fence", "a driver that was taken over goes on writing", "fence", _no_fence),
+    Breakage("reuse a token", "every grant gives the same token", "tokens", _reuse_a_token),
+    Breakage("expire early", "a live holder is taken over", "expiry", _expire_early),
+    Breakage("synchronous off", "settings are not as promised", "settings", _unsafe_settings),
+]
+
+BREAKAGES = {one.name: one for one in _ALL}
