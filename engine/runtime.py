@@ -175,7 +175,13 @@ class Runtime:
                 except RunOwned as owned:
                     return owned
 
-        return await asyncio.gather(*[one(run) for run in runs])
+        ended = await asyncio.gather(*[one(run) for run in runs], return_exceptions=True)
+        results: list[RunResult | RunOwned] = []
+        for item in ended:
+            if isinstance(item, BaseException):
+                raise item
+            results.append(item)
+        return results
 
     async def unfinished(self) -> list[RunId]:
         """The runs that have begun and not ended, oldest first."""

@@ -306,9 +306,16 @@ def _prepare(
 
 
 def _check_identity(connection: sqlite3.Connection, path: str) -> None:
-    found = _pragma(connection, "user_version")
-    ours = _pragma(connection, "application_id") == APPLICATION_ID
-    if not ours and connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+    # One snapshot: another process may be making the file at this moment.
+    connection.execute("BEGIN")
+    try:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        found = _pragma(connection, "user_version")
+        ours = _pragma(connection, "application_id") == APPLICATION_ID
+    finally:
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+    if not ours and tables:
         raise NotADatabase(path, "it holds tables of another program")
     if ours and found > SCHEMA:
         raise SchemaTooNew(path, found, SCHEMA)

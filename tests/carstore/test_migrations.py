@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carstore import connect
+from carstore import Store, connect
 from carstore.errors import CarstoreError, NotADatabase, SchemaTooNew
 from carstore.names import StreamName
 from carstore.sqlite import database, migrations
@@ -196,7 +196,7 @@ def test_many_processes_that_make_one_file_at_once_share_it(tmp_path: Path) -> N
 async def test_stores_that_make_one_file_at_once_share_it(tmp_path: Path) -> None:
     for n in range(10):
         path = tmp_path / f"{n}.db"
-        stores = await asyncio.gather(*[connect(path, durability="crash") for _ in range(3)])
+        stores = await asyncio.gather(*[_opened(path) for _ in range(3)])
         await asyncio.gather(*[store.log.append(change("k", 1)) for store in stores])
         assert len({store.log_id for store in stores}) == 1
         assert [r.position for r in await everything(stores[0])] == [1, 2, 3, 4]
@@ -244,6 +244,10 @@ async def test_a_file_that_another_makes_at_this_moment_is_not_taken_for_a_stran
         assert (await store.log.head()).position == 1
         await store.close()
     assert not Slow.pending
+
+
+async def _opened(path: Path) -> Store:
+    return await connect(path, durability="crash")
 
 
 class _Rows:

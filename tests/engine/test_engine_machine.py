@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carstore import events as e
@@ -23,14 +23,19 @@ from engine import RunOwned, Runtime, Tool, ToolContext, resolve, tool
 from engine.ir import Proposal, RunResult
 from engine.journal import load_run
 from engine.run import Run
-from tests.engine.harness import ANYTHING, NO_WAIT, People, opened, state_of, tidy
+from tests.engine.harness import ANYTHING, NO_WAIT, People, call, opened, plan, state_of, tidy
 from tests.engine.interpreter import ALWAYS, EFFECT, Came, Interpreter, Outcome, small_plans
+from tests.proofs.broken import BREAKAGES
 
 QUICK = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
     max_examples=int(os.environ.get("EXAMPLES", "60")),
 )
+
+
+MAX_LIVES = 40
+"""Lives without a death until a run has to be over: each ends with people answering."""
 
 
 class Death(Exception):
@@ -235,21 +240,23 @@ async def live(
             people.all_die()
 
 
-async def answer_truthfully(store: Store, world: World) -> bool:
-    """A person looks at what really happened and answers each doubt; whether attempts were lost."""
+async def answer_truthfully(store: Store, world: World, *, aborts: bool) -> bool:
+    """A person looks at what really happened and answers each doubt.
+
+    Returns whether the run may now come to something else than without the crash: because a call
+    that was not made used up an attempt, or because others went on, and failed, while it waited.
+    """
     run = await load_run(store, RunId("r0"))
     shifted = False
     for state in run.actions:
         for attempts, undo in ((state.do, False), (state.undo, True)):
-            doubt = attempts.doubt
+            doubt, name = attempts.doubt, state.action.id
             if doubt is None or doubt.answer is not None:
                 continue
-            place = (state.action.id, doubt.attempt, undo)
-            name = state.action.id
+            place = (name, doubt.attempt, undo)
+            shifted |= aborts and not undo
             if place not in world.made:
-                # It was never carried out; but it has used up an attempt of those allowed.
-                flaky = 0 < state.action.parameters["undo_fails" if undo else "fails"] < ALWAYS
-                shifted = shifted or flaky
+                shifted |= 0 < state.action.parameters["undo_fails" if undo else "fails"] < ALWAYS
                 await resolve(store, run.run_id, name, "retry")
             elif isinstance(world.made[place], ValueError):
                 retries = undo or state.action.failure_behavior == "retry"
@@ -257,59 +264,37 @@ async def answer_truthfully(store: Store, world: World) -> bool:
                 await resolve(store, run.run_id, name, "retry" if left else "failed", error="fails")
             else:
                 await resolve(store, run.run_id, name, "succeeded", output=world.made[place])
-            return shifted or await answer_truthfully(store, world)
     return shifted
 
 
-crashes = st.lists(st.tuples(st.integers(1, 14), st.booleans()), min_size=1, max_size=3)
-
-
-@QUICK
-@given(
-    proposal=small_plans(), deaths=crashes, schedule=st.sampled_from(["levels", "levels", "eager"])
-)
-def test_a_crash_between_any_two_appends_changes_nothing_of_the_outcome(
-    template: Path, proposal: Proposal, deaths: list[tuple[int, bool]], schedule: str
+async def outlive(
+    path: Path, proposal: Proposal, deaths: list[tuple[int, bool]], schedule: str = "levels"
 ) -> None:
-    """The process dies up to three times; then people answer truthfully until the run is over."""
-
-    async def go(path: Path) -> None:
-        people, world, interpreter = People(), World(), Interpreter()
-        wanted = interpreter.run(proposal)
-        result: RunResult | None = None
-        shifted = False
-        for crash in [*deaths, None]:
-            result = await live(path, people, world, proposal, crash, schedule)
-            if result is not None and result.status != "waiting":
-                break
-            if result is None:
-                world.completed.clear()
-            async with opened(path, people) as store:
-                world.completed = await completed(store)
-                if result is not None:
-                    shifted |= await answer_truthfully(store, world)
-        for _ in range(40):
-            if result is not None and result.status != "waiting":
-                break
-            async with opened(path, people) as store:
-                if result is not None:
-                    shifted |= await answer_truthfully(store, world)
-            result = await live(path, people, world, proposal, None, schedule)
-        assert result is not None
-        assert world.faults == []
+    """Die as told, answer truthfully, go on until the run is over; then look at what came of it."""
+    people, world, interpreter = People(), World(), Interpreter()
+    wanted = interpreter.run(proposal)
+    aborts = wanted.status in ("rolled_back", "partially_compensated")
+    result, shifted = None, False
+    for crash in [*deaths, *[None] * MAX_LIVES]:
+        result = await live(path, people, world, proposal, crash, schedule)
+        if result is not None and result.status != "waiting":
+            break
         async with opened(path, people) as store:
-            note(str([f"{r.kind} {r.data[:80]}" async for r in store.log.read(run=RunId("r0"))]))
-            assert (await verify(store)).ok
-            assert not await store.leases.rows()
-            check_counts(world, proposal, shifted)
-            if shifted or schedule == "eager":
-                return  # calls never made used up attempts; or time decides what an abort met
-            found = seen_of(result, world)
-            assert (found.status, found.not_undone) == (wanted.status, wanted.not_undone)
-            assert found.actions == wanted.actions
-            assert await state_of(store) == interpreter.state
-
-    in_a_copy(template, go)
+            world.completed = await completed(store)
+            if result is not None:
+                shifted |= await answer_truthfully(store, world, aborts=aborts)
+    assert result is not None
+    assert world.faults == []
+    check_counts(world, proposal)
+    async with opened(path, people) as store:
+        assert (await verify(store)).ok
+        assert not await store.leases.rows()
+        if shifted or (aborts and schedule == "eager"):
+            return  # time decides what an abort meets
+        found = seen_of(result, world)
+        assert (found.status, found.not_undone) == (wanted.status, wanted.not_undone)
+        assert found.actions == wanted.actions
+        assert await state_of(store) == interpreter.state
 
 
 async def completed(store: Store) -> set[tuple[str, bool]]:
@@ -319,13 +304,55 @@ async def completed(store: Store) -> set[tuple[str, bool]]:
     return world.completed
 
 
-def check_counts(world: World, proposal: Proposal, shifted: bool) -> None:
+def check_counts(world: World, proposal: Proposal) -> None:
     """What may not be repeated was done at most once, whatever crashed."""
     for action in proposal.actions:
         if action.tool is not None and EFFECT[action.tool] == "once":
             assert world.done[action.id] <= 1
         own = action.compensation
-        undone_by = own.tool if own is not None else "undo"  # type: ignore[union-attr]
-        if undone_by == "undo":
+        if own is None or own.tool == "undo":  # type: ignore[union-attr]
             assert world.done[f"undo {action.id}"] <= 1
-        assert world.done[f"undo {action.id}"] <= world.done[action.id] or own is not None
+
+
+@QUICK
+@given(
+    proposal=small_plans(),
+    deaths=st.lists(st.tuples(st.integers(1, 14), st.booleans()), min_size=1, max_size=3),
+    schedule=st.sampled_from(["levels", "levels", "eager"]),
+)
+def test_a_crash_between_any_two_appends_changes_nothing_of_the_outcome(
+    template: Path, proposal: Proposal, deaths: list[tuple[int, bool]], schedule: str
+) -> None:
+    """The process dies up to three times; then people answer truthfully until the run is over."""
+    in_a_copy(template, lambda path: outlive(path, proposal, deaths, schedule))
+
+
+def chain(*tools: str) -> Proposal:
+    given = {"fails": 0, "undo_fails": 0, "steps": 0}
+    return plan(
+        *[
+            call(
+                f"a{n}",
+                name,
+                parameters=given | {"who": f"a{n}"} | ({"fails": ALWAYS} if name == "look" else {}),
+                dependencies=[f"a{n - 1}"] if n else [],
+            )
+            for n, name in enumerate(tools)
+        ]
+    )
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", range(1, 9))
+def test_every_crash_of_a_chain_that_is_undone_comes_to_the_same(
+    template: Path, at: int, after: bool
+) -> None:
+    """Three calls, a failure, three compensations: eight appends, and a death at each."""
+    proposal = chain("made", "made", "made", "look")
+    in_a_copy(template, lambda path: outlive(path, proposal, [(at, after)]))
+
+
+@pytest.mark.parametrize("name", ["no intent", "run completed again"])
+def test_an_engine_broken_on_purpose_is_caught(template: Path, name: str) -> None:
+    with BREAKAGES[name].applied(), pytest.raises(AssertionError):
+        in_a_copy(template, lambda path: outlive(path, chain("once", "once"), [(3, False)]))

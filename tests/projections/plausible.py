@@ -162,6 +162,8 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_text, inner, max_size=2),
     max_leaves=4,
 )
+_scope = st.sampled_from(["main", "other"])
+_key = st.sampled_from(["k1", "k2", "ключ"])
 _reuse_key = st.sampled_from(["x", "y"])
 _count = st.integers(0, 1000) | st.just(2**63 - 1)
 _plan = st.lists(_action, unique=True).map(lambda ids: received(*ids)) | _json.map(
@@ -216,13 +218,8 @@ _of_a_run: st.SearchStrategy[Event] = st.one_of(
         error=_text,
     ),
     st.builds(e.ActionRolledBack, action_id=_action, reuse_key=st.none() | _reuse_key),
-    st.builds(
-        e.StateChanged,
-        scope=st.sampled_from(["main", "other"]),
-        key=st.sampled_from(["k1", "k2", "ключ"]),
-        value=_json,
-        deleted=st.booleans(),
-    ),
+    st.builds(e.StateChanged, scope=_scope, key=_key, value=_json),
+    st.builds(e.StateChanged, scope=_scope, key=_key, deleted=st.sampled_from([True])),
     st.just(e.StateRollback(keys=("k1",), conflicts=[])),
     st.builds(
         e.InferenceMetered,

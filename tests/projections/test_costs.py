@@ -1,6 +1,6 @@
 """Cost by agent."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projections import COSTS, fold
@@ -28,6 +28,7 @@ def test_metering_counts_with_and_without_a_run() -> None:
     assert fold(COSTS, inside + outside)[("planner",)].calls == 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**62)))
 def test_sums_are_exact_until_they_reach_the_end_of_a_column(amounts: list[int]) -> None:
     rows = fold(COSTS, record(*[metered("a", cost_micros=amount) for amount in amounts]))

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -194,8 +194,6 @@ def test_as_of_every_position_is_a_fold_of_the_prefix(tmp_path: Path) -> None:
             for view in VIEWS:
                 for position in range(len(log) + 2):
                     assert await rows(store, view, at=position) == fold(view, log[:position])
-
-    from hypothesis import given
 
     @settings(max_examples=10, deadline=None)
     @given(log_entries)
