@@ -167,6 +167,14 @@ def _side_notes(run: Run, outcome: Outcome) -> Iterator[e.Event]:
         yield e.ActionLogged(
             action_id=action_id, attempt=made.attempt, message=line.message, data=line.data
         )
+    left_out = outcome.buffered.lines_left_out
+    if left_out:
+        yield e.ActionLogged(
+            action_id=action_id,
+            attempt=made.attempt,
+            message=f"{left_out} more lines were left out",
+            data={},
+        )
 
 
 def _after_undo(state: ActionState, outcome: Outcome, policy: Policy) -> Iterator[e.Event]:

@@ -246,7 +246,7 @@ class ActionResult:
     state_changes: dict[str, Json] = Factory(dict)
     """Keys and values that the action wrote."""
     duration_ms: float | None = None
-    """Milliseconds of the attempt that decided, without waits; None: it never ran."""
+    """Milliseconds of all its attempts together, without waits; None: it never ran."""
     attempts: int = 0
     rolled_back: bool = False
     timestamp: str | None = None

@@ -178,8 +178,8 @@ class Runtime:
         ended = await asyncio.gather(*[one(run) for run in runs], return_exceptions=True)
         results: list[RunResult | RunOwned] = []
         for item in ended:
-            if isinstance(item, BaseException):
-                raise item
+            if isinstance(item, BaseException) and not isinstance(item, RunOwned):
+                raise item  # one that is owned by another is an answer, not a failure
             results.append(item)
         return results
 

@@ -121,18 +121,29 @@ def test_a_level_runs_at_once_unless_one_of_its_actions_aborts(db: Path) -> None
     assert gate.order[3:] == ["x", "y", "z"]
 
 
-def test_levels_wait_for_each_other_and_eager_does_not(tmp_path: Path) -> None:
-    for schedule, beside in (("levels", False), ("eager", True)):
-        gate = Gate()
-        tools = [gate.tool("slow", 0.08), gate.tool("fast"), gate.tool("next")]
-        actions = [
-            call("slow", failure_behavior="skip"),
-            call("fast", failure_behavior="skip"),
-            call("next", dependencies=["fast"], failure_behavior="skip"),
-        ]
-        seen = run_plan(tmp_path / f"{schedule}.db", tools, *actions, schedule=schedule)
-        assert (frozenset(("slow", "next")) in gate.beside) is beside
-        assert [one.action_id for one in seen.result.results] == ["slow", "fast", "next"]
+@pytest.mark.parametrize(("schedule", "beside"), [("levels", False), ("eager", True)])
+def test_levels_wait_for_each_other_and_eager_does_not(
+    db: Path, hands: Hands, schedule: str, beside: bool
+) -> None:
+    """`slow` ends when `next`, of the level after, has begun, or after a while."""
+    begun = asyncio.Event()
+
+    async def wait() -> bool:
+        try:
+            await asyncio.wait_for(begun.wait(), 10 if beside else 0.1)
+        except TimeoutError:
+            return False
+        return True
+
+    tools = [hands.tool("slow", does=wait), hands.tool("fast"), hands.tool("next", does=begun.set)]
+    actions = [
+        call("slow", failure_behavior="skip"),
+        call("fast", failure_behavior="skip"),
+        call("next", dependencies=["fast"], failure_behavior="skip"),
+    ]
+    seen = run_plan(db, tools, *actions, schedule=schedule)
+    assert seen.outputs["slow"] is beside
+    assert list(seen.statuses) == ["slow", "fast", "next"]
 
 
 @pytest.mark.parametrize("schedule", ["levels", "eager"])
@@ -836,9 +847,9 @@ async def test_a_context_does_not_outlive_its_attempt(db: Path) -> None:
                 late.append("refused")
 
     async with opened(db) as store:
-        action = call("slow", timeout_ms=20, failure_behavior="skip")
+        action = call("slow", timeout_ms=200, failure_behavior="skip")
         seen = await execute(store, [slow], plan(action))
-        assert seen.errors["slow"] == "action timed out after 20ms"
+        assert seen.errors["slow"] == "action timed out after 200ms"
         go_on.set()
         await until(lambda: len(late) == 3)
         assert await state_of(store) == {}
@@ -883,14 +894,14 @@ def test_a_call_that_can_be_repeated_fails_by_its_timeout_and_is_retried(
     def sleeps(ctx: ToolContext) -> str:
         attempts.append(ctx.attempt)
         if ctx.attempt == 1:
-            time.sleep(0.2)
+            time.sleep(0.4)
         return "done"
 
     slow = tool(name="slow", idempotent=True)(sleeps if in_thread else waits)
-    seen = run_plan(db, [slow], call("slow", timeout_ms=30, failure_behavior="retry"))
+    seen = run_plan(db, [slow], call("slow", timeout_ms=150, failure_behavior="retry"))
     assert attempts == [1, 2]
     assert seen.status == "succeeded"
-    assert seen.events(e.ActionFailed)[0].error == "action timed out after 30ms"
+    assert seen.events(e.ActionFailed)[0].error == "action timed out after 150ms"
 
 
 def test_a_call_that_must_not_be_repeated_is_in_doubt_by_its_timeout(db: Path) -> None:

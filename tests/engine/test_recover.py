@@ -653,3 +653,30 @@ async def test_what_others_wrote_meanwhile_is_what_the_resumed_run_sees(db: Path
         seen = await resume(store, tools, "r")
         assert seen.status == "succeeded"
         assert seen.state == {"k": "theirs"}
+
+
+@in_loop
+async def test_a_run_that_fails_to_go_on_does_not_keep_others_from_it(db: Path) -> None:
+    """The store refuses one run; the others are continued all the same, and then it is told."""
+    from carstore.errors import DiskFull
+
+    hands, people = Hands(), People()
+    tools = [hands.tool("t", 1, idempotent=True)]
+    for name in ("x", "y"):
+        async with opened(db, people) as store:
+            die(store, 2)
+            with pytest.raises(Death):
+                await runtime(store, tools).execute(chain(2), run_id=name)
+    people.all_die()
+    async with opened(db, people) as store:
+        append = store.log.append
+
+        async def refusing(*entries: Any, **kwargs: Any) -> Any:
+            if entries[0].run_id == "x":
+                raise DiskFull("a.db")
+            return await append(*entries, **kwargs)
+
+        store.log.append = refusing  # type: ignore[method-assign]
+        with pytest.raises(DiskFull):
+            await runtime(store, tools).recover()
+        assert await runtime(store, tools).unfinished() == ["x"]
