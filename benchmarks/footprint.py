@@ -19,7 +19,7 @@ _BARE, _HELP = "sys", "help"
 @benchmark("imports")
 def imports(options: Options) -> list[Row]:
     """Imports, over an interpreter that imports nothing, and the help of the command line."""
-    return import_times(5 if options.quick else 11)
+    return import_times(3 if options.quick else 7)
 
 
 def import_times(times: int) -> list[Row]:

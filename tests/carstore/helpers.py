@@ -119,7 +119,8 @@ def change(
 
 
 def grant(lease: str, ttl_us: int = 60_000_000) -> Entry:
-    event = LeaseGranted(lease=lease, holder={"pid": 1}, ttl_us=ttl_us, request_id="q")
+    holder = FakeProcesses().current("by hand").to_json()
+    event = LeaseGranted(lease=lease, holder=holder, ttl_us=ttl_us, request_id="q")
     return Entry(lease_stream(LeaseName(lease)), event)
 
 

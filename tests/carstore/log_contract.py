@@ -21,7 +21,14 @@ from carstore.errors import (
     StateConflict,
     VersionConflict,
 )
-from carstore.events import KINDS, ActionRejected, ActionValidated, StateChanged, StateRollback
+from carstore.events import (
+    KINDS,
+    ActionRejected,
+    ActionValidated,
+    LogEpochStarted,
+    StateChanged,
+    StateRollback,
+)
 from carstore.log import (
     MAX_APPEND_EVENTS,
     PAGE_EVENTS,
@@ -66,9 +73,9 @@ async def read_all(log: Log, **wanted: object) -> list[Recorded]:
     return [recorded async for recorded in log.read(**wanted)]  # type: ignore[arg-type]
 
 
-async def granted(log: Log, ttl_us: int = 60_000_000) -> int:
-    """Grant `LEASE`; returns its token."""
-    return (await log.append(grant(LEASE, ttl_us))).first
+async def granted(log: Log, lease: LeaseName = LEASE, ttl_us: int = 60_000_000) -> int:
+    """Grant `lease`; returns its token."""
+    return (await log.append(grant(lease, ttl_us))).first
 
 
 class LogContract:
@@ -302,6 +309,34 @@ class LogContract:
                     await log.append(step(), expect=holds)
                 with pytest.raises(LeaseLost):
                     await log.append(step(), expect=fails)
+
+    @pytest.mark.parametrize("together", ["one append", "one batch", "one by one"])
+    @in_loop
+    async def test_tokens_granted_in_a_new_epoch_are_larger_than_all_before(
+        self, path: Path, together: str
+    ) -> None:
+        began = Entry(StreamName("log"), LogEpochStarted(log_id="x", epoch=1))
+        async with self.opened(path, ManualClock()) as log:
+            old = await granted(log, LeaseName("run/y"))
+            if together == "one append":
+                position = (await log.append(began, grant(LEASE))).last
+            elif together == "one batch":
+                await log.submit(began)
+                position = (await (await log.submit(grant(LEASE)))).last
+            else:
+                await log.append(began)
+                position = (await log.append(grant(LEASE))).last
+            token = 2**40 + position
+            assert token > old
+            with pytest.raises(StaleFence):
+                await log.append(step(LEASE), expect=Expect(fence=fence(position)))
+            await log.append(
+                step(LEASE),
+                expect=Expect(
+                    fence=fence(token),
+                    leases=[LeaseIs(LEASE, FencingToken(token))],
+                ),
+            )
 
     # Several appends at once.
 

@@ -243,7 +243,7 @@ def test_events_that_changed_places_are_found(file: Path) -> None:
         ("UPDATE events SET version = 99 WHERE position = 9", (9, "version")),
         ("UPDATE events SET version = 0 WHERE position = 1", (1, "version")),
         ("UPDATE events SET data = replace(data, '3', '4') WHERE position = 10", (10, "prev")),
-        ("UPDATE events SET data = '{\"prev\":true,\"value\":1}' WHERE position = 10", (10, "prev")),
+        ("UPDATE events SET data = '{\"prev\":true,\"value\":1}' WHERE position = 10", (10, "invalid_event")),
         ("UPDATE events SET key = 'else' WHERE position = 3", (10, "prev")),
         ("UPDATE events SET data = data || ' ' WHERE position = 9", (9, "not_canonical")),
         (
