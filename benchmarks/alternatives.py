@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from operator import add
 from pathlib import Path
@@ -109,10 +109,11 @@ def dbos_chain(path: Path) -> Iterator[tuple[Any, Callable[[int], int]]]:
 @benchmark("steps-dbos")
 def steps_dbos(options: Options) -> list[Row]:
     """Steps in turn, and a hundred runs at once, against DBOS."""
-    steps = 100 if options.quick else 500
+    steps = 200 if options.quick else 500
     with folder(options) as place, dbos_chain(place / "theirs.db") as (library, workflow):
         in_turn = [
-            _in_turn(options, place, steps, name, workflow) for name in (count, count_in_thread)
+            _in_turn(options, place, steps, tool, workflow)
+            for tool in ((count,) if options.quick else (count, count_in_thread))
         ]
         at_once = [
             _at_once(options, place, steps, library, workflow)
@@ -220,7 +221,7 @@ def langgraph_chain(path: Path, *, keep_outputs: bool = False) -> Iterator[Calla
 @benchmark("steps-langgraph")
 def steps_langgraph(options: Options) -> list[Row]:
     """Steps in turn, and the bytes they leave, against LangGraph's SqliteSaver."""
-    steps = 100 if options.quick else 500
+    steps = 200 if options.quick else 500
     with folder(options) as place, langgraph_chain(place / "theirs.db") as run:
         ours, theirs = asyncio.run(
             compare(
@@ -296,22 +297,25 @@ def _leave_theirs(path: Path, steps: int, keep_outputs: bool) -> None:
 # --- eventsourcing --------------------------------------------------------------------------------
 
 
+@cache
+def _aggregate() -> Any:
+    """A class with one kind of event; the library finds it by name, so there can be only one."""
+    domain = installed("eventsourcing.domain")
+
+    class Steps(domain.Aggregate):  # type: ignore[misc,name-defined]
+        @domain.event("Stepped")  # type: ignore[untyped-decorator]
+        def step(self, n: int) -> None:
+            self.n = n
+
+    return Steps
+
+
 class Eventsourcing:
-    """Its application on SQLite, with an aggregate that has one kind of event; a context."""
+    """Its application on SQLite; a context."""
 
     def __init__(self, path: Path) -> None:
-        domain, application = (
-            installed("eventsourcing.domain"),
-            installed("eventsourcing.application"),
-        )
-
-        class Steps(domain.Aggregate):  # type: ignore[misc,name-defined]
-            @domain.event("Stepped")  # type: ignore[untyped-decorator]
-            def step(self, n: int) -> None:
-                self.n = n
-
-        self._new = Steps
-        self._application = application.Application(
+        self._new = _aggregate()
+        self._application = installed("eventsourcing.application").Application(
             env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
         )
 

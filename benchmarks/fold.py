@@ -140,7 +140,7 @@ def _memory(path: Path, events: int) -> Row:
 @benchmark("fold-eventsourcing")
 def fold_eventsourcing(options: Options) -> list[Row]:
     """Folding a log, against replaying an aggregate with eventsourcing."""
-    return asyncio.run(against_replay(options, 10_000 if options.quick else 100_000))
+    return asyncio.run(against_replay(options, 30_000 if options.quick else 100_000))
 
 
 async def against_replay(options: Options, events: int) -> list[Row]:

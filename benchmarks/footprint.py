@@ -5,7 +5,7 @@ import importlib.util
 import statistics
 import time
 from asyncio.subprocess import PIPE, create_subprocess_exec
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,22 +14,19 @@ from benchmarks.processes import ROOT, child, environment, python, spent
 from carstore import Store, connect
 
 _BARE, _HELP = "sys", "help"
+_ALTERNATIVES = ("dbos", "langgraph.graph", "eventsourcing.application")
 
 
 @benchmark("imports")
 def imports(options: Options) -> list[Row]:
     """Imports, over an interpreter that imports nothing, and the help of the command line."""
-    return import_times(3 if options.quick else 7)
+    return import_times(3, ()) if options.quick else import_times(7)
 
 
-def import_times(times: int) -> list[Row]:
+def import_times(times: int, against: Sequence[str] = _ALTERNATIVES) -> list[Row]:
     """The same: medians of so many starts, taken in turn."""
     ours = ["carstore", "projections", "engine"]
-    others = [
-        name
-        for name in ("dbos", "langgraph.graph", "eventsourcing.application")
-        if importlib.util.find_spec(name.partition(".")[0])
-    ]
+    others = [name for name in against if importlib.util.find_spec(name.partition(".")[0])]
     commands = {name: python("-c", f"import {name}") for name in (_BARE, *ours, *others)}
     commands[_HELP] = python("-m", "engine.cli", "--help")
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}

@@ -39,7 +39,7 @@ def check(rows: list[Row]) -> None:
 
 def test_all_benchmarks_are_found() -> None:
     find()
-    assert set(BENCHMARKS) == NAMES
+    assert set(BENCHMARKS) >= NAMES
 
 
 def test_a_goal_is_held_against_the_ratio_or_else_the_figure() -> None:

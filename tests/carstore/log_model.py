@@ -113,7 +113,9 @@ class LogModel:
         self._follow(event, position, now)
         run_id = entry.run_id
         self.facts.append(
-            Fact(position, entry.stream, version, now, run_id, lease if under else None, token, event)
+            Fact(
+                position, entry.stream, version, now, run_id, lease if under else None, token, event
+            )
         )
 
     def _follow(self, event: Event, position: int, now: int) -> None:

@@ -125,5 +125,6 @@ async def test_statements_are_still_statements() -> None:
     async with connected() as connection:
         await connection.execute("CREATE TABLE t (a)")
         await connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
-        assert await connection.execute_fetchall("SELECT a FROM t WHERE a > ?", (1,)) == [(2,)]
+        rows = await connection.execute_fetchall("SELECT a FROM t WHERE a > ?", (1,))
+        assert list(rows) == [(2,)]
         assert await connection.execute_fetchall("-- a function on the connection's thread") == []

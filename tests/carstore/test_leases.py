@@ -78,7 +78,7 @@ async def test_the_one_who_acquires_a_lease_may_write(machine: Machine) -> None:
         assert row.expires_at == machine.clock.now() + TTL_US
         assert await store.leases.rows() == [row]
         (granted,) = await everything(store, stream=lease_stream(LEASE))
-        assert granted.position == row.position == held.token
+        assert int(granted.position) == row.position == int(held.token)
         assert granted.run_id == "x"
 
 
@@ -386,7 +386,7 @@ async def test_leases_are_renewed_by_themselves(
         assert await store.log.head() == head
         again = await store.leases.acquire(LEASE)
         async with asyncio.timeout(5):
-            while (await store.log.head()).position == again.token:
+            while (await store.log.head()).position == int(again.token):
                 await asyncio.sleep(0.002)
 
 
@@ -397,7 +397,8 @@ async def test_a_renewal_that_fails_is_tried_again(
     monkeypatch.setattr(sqlite_leases, "BEAT_US", 5_000)
     async with machine.process("a") as store:
         held = await store.leases.acquire(LEASE)
-        append, failed = store.log.append, []
+        failed: list[object] = []
+        append = store.log.append
 
         async def fails_twice(*entries: object, **options: object) -> object:
             if len(failed) < 2:

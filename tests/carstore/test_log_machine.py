@@ -64,7 +64,9 @@ leases = st.sampled_from(LEASES)
 keys = st.sampled_from(KEYS)
 runs = st.none() | st.sampled_from(RUNS)
 notes = st.builds(
-    lambda stream, run: Entry(StreamName(stream), ActionValidated(action_id="a"), run), streams, runs
+    lambda stream, run: Entry(StreamName(stream), ActionValidated(action_id="a"), run),
+    streams,
+    runs,
 )
 changes = st.builds(
     lambda stream, key, value: change(
@@ -197,10 +199,8 @@ class LogMachine(RuleBasedStateMachine):
         )
 
     @rule(lease=leases, ttl_us=st.integers(0, TTL_US), store=stores, more=entries)
-    def grant_and_write(
-        self, lease: LeaseName, ttl_us: int, store: int, more: list[Entry]
-    ) -> None:
-        free = [entry for entry in more if entry.stream not in LEASES]
+    def grant_and_write(self, lease: LeaseName, ttl_us: int, store: int, more: list[Entry]) -> None:
+        free = [entry for entry in more if str(entry.stream) not in map(str, LEASES)]
         wanted = [grant(lease, ttl_us), step(lease), *free]
         self._append(store, (wanted, Expect(fence=Fence(lease, None))))
 
@@ -356,7 +356,9 @@ class LogMachine(RuleBasedStateMachine):
         ]
 
     def _compare_leases(self) -> None:
-        rows = {name: (token, expires) for name, token, *_, expires, _ in rows_of(self.path)["leases"]}
+        rows = {
+            name: (token, expires) for name, token, *_, expires, _ in rows_of(self.path)["leases"]
+        }
         assert rows == {
             name: (lease.token, None if lease.token is None else lease.expires_at)
             for name, lease in self.model.leases.items()

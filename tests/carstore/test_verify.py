@@ -45,9 +45,7 @@ async def _fill(path: Path, rounds: int) -> None:
             run = LeaseName(f"run/{n}")
             await store.log.append(step("notes"), change("k", n), change(f"j{n % 3}", {"é": [n]}))
             token = (
-                await store.log.append(
-                    grant(run), step(run), expect=Expect(fence=Fence(run, None))
-                )
+                await store.log.append(grant(run), step(run), expect=Expect(fence=Fence(run, None)))
             ).first
             clock.advance(1000)
             await store.log.append(renewal([{"lease": run, "token": token}]), step(f"{run}/inbox"))
@@ -243,31 +241,34 @@ def test_events_that_changed_places_are_found(file: Path) -> None:
         ("UPDATE events SET version = 99 WHERE position = 9", (9, "version")),
         ("UPDATE events SET version = 0 WHERE position = 1", (1, "version")),
         ("UPDATE events SET data = replace(data, '3', '4') WHERE position = 10", (10, "prev")),
-        ("UPDATE events SET data = '{\"prev\":true,\"value\":1}' WHERE position = 10", (10, "invalid_event")),
+        (
+            'UPDATE events SET data = \'{"prev":true,"value":1}\' WHERE position = 10',
+            (10, "invalid_event"),
+        ),
         ("UPDATE events SET key = 'else' WHERE position = 3", (10, "prev")),
         ("UPDATE events SET data = data || ' ' WHERE position = 9", (9, "not_canonical")),
         (
-            "UPDATE events SET data = '{\"value\":1,\"prev\":3}' WHERE position = 10",
+            'UPDATE events SET data = \'{"value":1,"prev":3}\' WHERE position = 10',
             (10, "not_canonical"),
         ),
         (
-            "UPDATE events SET data = '{\"prev\":3,\"value\":1.50}' WHERE position = 10",
+            'UPDATE events SET data = \'{"prev":3,"value":1.50}\' WHERE position = 10',
             (10, "not_canonical"),
         ),
         (
-            "UPDATE events SET data = '{\"prev\":3,\"value\":\"\\u00e9\"}' WHERE position = 10",
+            'UPDATE events SET data = \'{"prev":3,"value":"\\u00e9"}\' WHERE position = 10',
             (10, "not_canonical"),
         ),
         (
-            "UPDATE events SET data = '{\"prev\":3,\"prev\":3,\"value\":1}' WHERE position = 10",
+            'UPDATE events SET data = \'{"prev":3,"prev":3,"value":1}\' WHERE position = 10',
             (10, "not_canonical"),
         ),
         (
-            "UPDATE events SET data = '{\"prev\":3,\"value\":NaN}' WHERE position = 10",
+            'UPDATE events SET data = \'{"prev":3,"value":NaN}\' WHERE position = 10',
             (10, "invalid_event"),
         ),
         (
-            "UPDATE events SET data = '{\"prev\":3,\"value\":9223372036854775808}' "
+            'UPDATE events SET data = \'{"prev":3,"value":9223372036854775808}\' '
             "WHERE position = 10",
             (10, "invalid_event"),
         ),
@@ -288,7 +289,7 @@ def test_events_that_changed_places_are_found(file: Path) -> None:
         ("UPDATE events SET fence = 'run/1' WHERE position = 6", (6, "fence")),
         ("UPDATE events SET fence = 'run/0', fence_token = 5 WHERE position = 9", (9, "fence")),
         (
-            "UPDATE events SET data = replace(data, '\"epoch\":0', '\"epoch\":-1') WHERE position = 1",
+            "UPDATE events SET data = replace(data, 'epoch\":0', 'epoch\":-1') WHERE position = 1",
             (1, "epoch"),
         ),
         (

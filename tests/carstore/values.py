@@ -10,10 +10,10 @@ from carstore.names import Json
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 """Any text but lone surrogates."""
 
-NAME = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 """What names a stream, a scope or a key: no NUL either."""
 
 JSON = st.recursive(
@@ -35,13 +35,13 @@ _FIELDS: dict[Any, st.SearchStrategy[Any]] = {
 
 def events_of(kind: str) -> st.SearchStrategy[Event]:
     """Any event of a kind. A deletion has no value, and the log fills in `prev`."""
-    cls = KINDS[kind]
+    cls: type[Event] = KINDS[kind]
     values = {field.name: _FIELDS[field.type] for field in fields(cls)}
     if kind == "state_changed":
         values |= {"scope": NAME, "key": NAME, "prev": st.none() | st.integers(1, 2**53)}
-        return st.builds(cls, **values).filter(
-            lambda event: not event.deleted or event.value is None
-        )
+        values |= {"deleted": st.just(value=False)}
+        deletions = {**values, "deleted": st.just(value=True), "value": st.none()}
+        return st.one_of(st.builds(cls, **values), st.builds(cls, **deletions))
     if kind.startswith("lease_"):
         held = st.fixed_dictionaries({"lease": NAME, "token": INT64})
         values |= {

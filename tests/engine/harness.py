@@ -267,5 +267,5 @@ def count_appends(store: Store) -> list[int]:
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
     """Wait for something that other tasks or threads bring about."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - threads set no asyncio.Event
+        while not condition():
             await asyncio.sleep(0.002)

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carstore.errors import InvalidJson
-from carstore.names import ActionId, RunId
 from carstore.log import StateRead
+from carstore.names import ActionId, RunId
 from engine.buffered import (
     DELETED,
     MAX_KEYS,

@@ -157,7 +157,7 @@ async def test_interruption_between_retries_does_not_wait_for_them(db: Path) -> 
         waiting = Runtime(store, tools, backoff=Backoff(base_ms=60_000))
         task = asyncio.create_task(waiting.execute(proposal, run_id="r"))
         async with asyncio.timeout(5):
-            while not [one async for one in store.log.read(kinds=["action_retrying"])]:  # noqa: ASYNC110
+            while not [one async for one in store.log.read(kinds=["action_retrying"])]:
                 await asyncio.sleep(0.002)
         task.cancel()
         await interrupted(task)
