@@ -93,10 +93,12 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
             rows = await database.fetch(SQL["epoch"])
             if not rows:
                 raise CorruptLog(name, "its first event is missing")
+            epoch, log_id = rows[0]
+            if type(epoch) is not int or type(log_id) is not str:
+                raise CorruptLog(name, "its epoch and id cannot be read")
         except BaseException:
             await database.close()
             raise
-        epoch, log_id = rows[0]
         log = SqliteLog(database, self.clock)
         holder = self.processes.current(self.instance)
         return Store(

@@ -13,6 +13,7 @@ belong to the process, and closing the file in one library drops those of the ot
 import os
 import sqlite3
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -50,6 +51,7 @@ _WAL_HEADER, _WAL_FRAME_HEADER = 32, 24
 """Bytes; see "The Write-Ahead Log" in SQLite's description of its file format."""
 
 _SYNCHRONOUS = {"power": 2, "crash": 1}
+_PAUSE_MS = 5
 _JOB = "-- a function on the connection's thread"
 
 _Result = TypeVar("_Result")
@@ -227,11 +229,19 @@ def _uri(name: str, mode: str, extra: str = "") -> str:
 
 
 async def _connect(database: Database, uri: str) -> aiosqlite.Connection:
+    connection = aiosqlite.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        factory=_JobConnection,
+        cached_statements=256,
+        timeout=database.busy_timeout_ms / 1000,
+    )
     try:
-        return await aiosqlite.connect(
-            uri, uri=True, isolation_level=None, factory=_JobConnection, cached_statements=256
-        )
+        return await connection
     except sqlite3.Error as error:
+        # aiosqlite has told its thread to end; one that outlives the loop ends with a traceback.
+        connection._thread.join()
         raise translate(error, database.path, database.busy_timeout_ms) from error
 
 
@@ -323,6 +333,7 @@ def _check_identity(connection: sqlite3.Connection, path: str) -> None:
 
 def _settings(connection: sqlite3.Connection, database: Database) -> None:
     """Set what the promises rest on, and read it back: SQLite is silent about some failures."""
+    _use_wal(connection, database.busy_timeout_ms)
     connection.execute(f"PRAGMA busy_timeout = {int(database.busy_timeout_ms)}")
     wanted: Iterable[tuple[str, str, Any]] = (
         ("journal_mode", "WAL", "wal"),
@@ -341,6 +352,21 @@ def _settings(connection: sqlite3.Connection, database: Database) -> None:
         connection.execute("PRAGMA fullfsync = 1")
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
     connection.execute("PRAGMA cache_size = -65536")
+
+
+def _use_wal(connection: sqlite3.Connection, busy_timeout_ms: int) -> None:
+    """Switch to a WAL, waiting here for others that do the same: two that want the file to
+    themselves at once are told that it is busy, without the wait that was asked for."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    for _ in range(busy_timeout_ms // _PAUSE_MS):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if not isinstance(translate(error, "", 0), Busy):
+                raise
+            time.sleep(_PAUSE_MS / 1000)
+        else:
+            return
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> Any:

@@ -10,7 +10,6 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, Collection
 from contextlib import suppress
-from typing import TypeAlias
 
 from carstore.canonical import loads_trusted
 from carstore.chain import GENESIS
@@ -56,7 +55,6 @@ POLL_SECONDS = 0.015
 WAL_LOOK_SECONDS = 0.02
 """How often appends look at how long the WAL is: 30 microseconds each time."""
 
-_Waiting: TypeAlias = "tuple[Submission, asyncio.Future[Appended]]"
 _FOREVER = 2**63 - 1
 
 
@@ -66,7 +64,7 @@ class SqliteLog:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._writer = BatchWriter(database.path, clock)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Submission] = deque()
         self._queued_events = 0
         self._room: deque[asyncio.Future[None]] = deque()
         self._wake: asyncio.Future[None] | None = None
@@ -79,7 +77,9 @@ class SqliteLog:
     # --- appending ---
 
     async def append(self, *entries: Entry, expect: Expect = NOTHING) -> Appended:
-        return await (await self.submit(*entries, expect=expect))
+        future = await self.submit(*entries, expect=expect)
+        del entries  # their text is on its way, so nothing of them is kept while it waits
+        return await future
 
     async def submit(self, *entries: Entry, expect: Expect = NOTHING) -> "asyncio.Future[Appended]":
         submission = prepare(entries, expect)
@@ -89,11 +89,11 @@ class SqliteLog:
             raise Closed(self._database.path)
         if self._database.failure:
             raise self._database.failure
-        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue.append((submission, future))
+        submission.future = asyncio.get_running_loop().create_future()
+        self._queue.append(submission)
         self._queued_events += len(entries)
         self._start_pump()
-        return future
+        return submission.future
 
     async def _wait_for_room(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -118,12 +118,12 @@ class SqliteLog:
             await self._commit(batch)
             self._care_for_wal()
 
-    def _take_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _take_batch(self) -> list[Submission]:
+        batch: list[Submission] = []
         events = 0
         while self._queue and (not batch or events < MAX_BATCH_EVENTS):
             taken = self._queue.popleft()
-            events += len(taken[0].entries)
+            events += len(taken.entries)
             batch.append(taken)
         self._queued_events -= events
         while self._room:
@@ -132,19 +132,16 @@ class SqliteLog:
                 waiter.set_result(None)
         return batch
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
-        submissions = [submission for submission, _ in batch]
+    async def _commit(self, batch: list[Submission]) -> None:
         try:
-            await self._database.write(
-                lambda connection: self._writer.commit(connection, submissions)
-            )
+            await self._database.write(lambda connection: self._writer.commit(connection, batch))
         except Exception as failure:  # noqa: BLE001 - nothing was written, and all of them wait
-            for submission in submissions:
+            for submission in batch:
                 submission.outcome = failure
-        for submission, future in batch:
-            outcome = submission.outcome
+        for submission in batch:
+            outcome, future = submission.outcome, submission.future
             assert outcome is not None
-            if future.done():  # its caller stopped waiting
+            if future is None or future.done():  # its caller stopped waiting
                 continue
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)

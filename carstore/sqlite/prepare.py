@@ -4,12 +4,12 @@ Whatever can be wrong with an append by itself is found here, so that in the tra
 shares a batch with the appends of others, only its conditions can fail.
 """
 
+from asyncio import Future
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from attrs import define
 
-from carstore.chain import Frame, frame
 from carstore.codec import Encoded, encode
 from carstore.errors import InvalidEvent
 from carstore.events import Event, LeaseGranted, LeaseReleased, LeaseRenewed
@@ -29,8 +29,6 @@ class Prepared(NamedTuple):
     stream: StreamName
     run_id: RunId | None
     encoded: Encoded
-    frame: Frame | None
-    """None if the data is not whole yet: for a change of a state key."""
 
 
 @define
@@ -40,6 +38,8 @@ class Submission:
     entries: Sequence[Prepared]
     expect: Expect
     outcome: Appended | Exception | None = None
+    future: Future[Appended] | None = None
+    """Where the outcome is awaited."""
 
 
 def prepare(entries: Sequence[Entry], expect: Expect) -> Submission:
@@ -61,17 +61,14 @@ def prepare(entries: Sequence[Entry], expect: Expect) -> Submission:
 def _prepare(entry: Entry) -> Prepared:
     stream, event, run_id = entry
     encoded = encode(event)
-    kind, schema_version, scope, key, data, rest = encoded
     _check_names("stream", (stream,))
     if run_id is not None:
         _check_names("run_id", (run_id,))
-    if rest is not None:
-        _check_names("scope or key", (scope, key))
-        return Prepared(stream, run_id, encoded, None)
-    if kind in LEASE_KINDS:
+    if encoded.rest is not None:
+        _check_names("scope or key", (encoded.scope, encoded.key))
+    elif encoded.kind in LEASE_KINDS:
         _check_lease_event(event)
-    whole = frame(stream, kind, schema_version, run_id, scope, key, data)
-    return Prepared(stream, run_id, encoded, whole)
+    return Prepared(stream, run_id, encoded)
 
 
 def _names_of(expect: Expect) -> Iterable[object]:

@@ -21,7 +21,7 @@ from carstore.chain import GENESIS, frame, link
 from carstore.clock import Clock
 from carstore.codec import Encoded, with_prev
 from carstore.errors import LeaseLost, SchemaTooNew, StaleFence, StateConflict, VersionConflict
-from carstore.events import LeaseGranted, LeaseReleased, LeaseRenewed
+from carstore.events import LeaseGranted, LeaseReleased, LeaseRenewed, LogEpochStarted
 from carstore.log import NOTHING, Appended, Fence, LeaseIs
 from carstore.names import (
     FencingToken,
@@ -64,6 +64,8 @@ class Transaction:
     key_heads: dict[tuple[str, str], int | None] = Factory(dict)
     leases: dict[LeaseName, tuple[FencingToken | None, int | None] | None] = Factory(dict)
     """Token and expiry; None if it was never granted."""
+    epoch: int | None = None
+    """Of the log, once a grant has needed it."""
     new_streams: list[tuple[int, str, str | None]] = Factory(list)
     rows: list[_Row] = Factory(list)
 
@@ -80,9 +82,9 @@ class Transaction:
         leases: set[LeaseName] = set()
         keys: set[tuple[str, str]] = set()
         for submission in batch:
-            for stream, _, encoded, whole in submission.entries:
+            for stream, _, encoded in submission.entries:
                 streams.add(stream)
-                if whole is None:
+                if encoded.rest is not None:
                     keys.add(_key_of(encoded))
             expect = submission.expect
             if expect is not NOTHING:
@@ -176,22 +178,24 @@ class Transaction:
         first, now = self.position + 1, self.now
         position, prev_hash = self.position, self.prev_hash
         fence = submission.expect.fence
-        for name, run_id, encoded, whole in submission.entries:
-            kind, schema_version, scope, key, data, _ = encoded
+        for name, run_id, encoded in submission.entries:
+            kind, schema_version, scope, key, data, rest = encoded
             stream = self.streams[name]
             if stream.stream_id == 0:
                 self._begin_stream(name, stream)
             position += 1
             version = stream.version = stream.version + 1
-            if whole is None:
+            if rest is not None:
                 changed = _key_of(encoded)
                 data = with_prev(encoded, self.key_heads[changed])
                 self.key_heads[changed] = position
-                whole = frame(name, kind, schema_version, run_id, scope, key, data)
             elif kind in LEASE_KINDS:
                 fence = self._follow_lease(encoded, position, fence)
+            elif kind == LogEpochStarted.kind:
+                self.epoch = loads_trusted(data)["epoch"]
             lease, token = fence if fence and fence.lease == stream.lease else (None, None)
-            digest = link(prev_hash, position, version, now, lease, token, whole)
+            covered = frame(name, kind, schema_version, run_id, scope, key, data)
+            digest = link(prev_hash, position, version, now, lease, token, covered)
             self.rows.append(
                 (position, stream.stream_id, version, kind, schema_version, now, run_id, scope, key,
                  lease, token, data, prev_hash, digest)
@@ -212,8 +216,9 @@ class Transaction:
         data = loads_trusted(encoded.data)
         if encoded.kind == "lease_granted":
             lease = LeaseName(data["lease"])
-            (epoch, _) = self.connection.execute(SQL["epoch"]).fetchone()
-            token = FencingToken((epoch << EPOCH_SHIFT) + position)
+            if self.epoch is None:
+                (self.epoch, _) = self.connection.execute(SQL["epoch"]).fetchone()
+            token = FencingToken((cast(int, self.epoch) << EPOCH_SHIFT) + position)
             self.leases[lease] = (token, self.now + data["ttl_us"])
             return Fence(lease, token) if fence == (lease, None) else fence
         for named in data["leases"] if encoded.kind == "lease_renewed" else [data]:
