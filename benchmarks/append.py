@@ -199,7 +199,7 @@ async def _against_raw(options: Options, producers: int) -> list[Row]:
             ours, limit = map(
                 median,
                 await interleaved(
-                    3 * options.repetitions,
+                    options.repetitions * (1 if options.quick else 3),
                     lambda: produce(appender(store.log), producers, events_each),
                     lambda: produce(raw.appender(producers, events_each), producers, events_each),
                     warm_ups=WARM_UPS,

@@ -1,5 +1,7 @@
 """The store: one log, and who owns what in it."""
 
+import asyncio
+
 from attrs import frozen
 
 from carstore.clock import Clock
@@ -29,6 +31,8 @@ class Store:
 
     async def close(self) -> None:
         """Commit what was submitted, stop renewing leases, close the file."""
-        await self.leases.close()
-        await self.log.close()
-        await self.database.close()
+        try:
+            await self.leases.close()
+            await self.log.close()
+        finally:
+            await asyncio.shield(self.database.close())

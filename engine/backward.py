@@ -7,7 +7,7 @@ end of the run.
 """
 
 from carstore import events as e
-from carstore.names import StateKey
+from carstore.names import Position, StateKey
 from engine.begin import parameters_digest, resolved
 from engine.declare import Tool
 from engine.desk import Desk
@@ -65,6 +65,8 @@ def _is_undone(desk: Desk, index: int) -> bool:
     if state.undone is not None or state.deduplicated:
         return True
     if state.undo.doubt is not None or (index, True) in desk.timers:
+        return False
+    if desk.must_wait(index, state.undo, undo=True):
         return False
     try:
         undo = _undo_of(desk, state)
@@ -145,32 +147,43 @@ async def _roll_back(desk: Desk) -> None:
             desk.record([event])
     _settle_used_compensations(desk)
     summary = e.StateRollback(
-        keys=tuple(sorted(event.key for event in restored)),
+        keys=tuple(sorted(event.key for event, _ in restored)),
         conflicts=[conflict_json(conflict) for conflict in conflicts],
     )
-    desk.record([summary, *restored])
+    desk.record([summary])
+    for change, newest in restored:
+        desk.journal.state.reads[change.key] = newest
+        desk.record([change])
+        # A resume in between restores all keys again, to the same values.
+        await desk.keep_small()
     failed = any(state.undone is False for state in desk.run.actions)
     status = RunStatus.PARTIALLY_COMPENSATED if failed else RunStatus.ROLLED_BACK
     complete(desk, status, not_undone, conflicts)
 
 
-async def _restore_state(desk: Desk) -> tuple[list[e.StateChanged], list[RollbackConflict]]:
+async def _restore_state(
+    desk: Desk,
+) -> tuple[list[tuple[e.StateChanged, Position]], list[RollbackConflict]]:
+    """The inverse changes, each with the position its key must still be at, and the conflicts."""
     run, state = desk.run, desk.journal.state
     keys = sorted(StateKey(key) for key in run.state_keys)
     trails = await desk.journal.store.log.trails(desk.scope, keys, run.run_id)
-    changes, conflicts = [], []
+    changes: list[tuple[e.StateChanged, Position]] = []
+    conflicts = []
     for key in keys:
         trail, pending = trails[key], key in state.pending
-        state.reads[key] = trail.newest.position
+        newest = trail.newest.position
         decided = restore(trail.newest, trail.base, run.run_id, pending=pending)
         exists = state.pending[key][1] if pending else trail.newest.exists
         if decided.change is None:
+            state.reads[key] = newest
             conflicts.append(RollbackConflict(key, trail.ours, decided.theirs or 0))
         elif decided.change.exists:
             value = decided.change.value
-            changes.append(e.StateChanged(scope=desk.scope, key=key, value=value))
+            change = e.StateChanged(scope=desk.scope, key=key, value=value)
+            changes.append((change, newest))
         elif exists:
-            changes.append(e.StateChanged(scope=desk.scope, key=key, deleted=True))
+            changes.append((e.StateChanged(scope=desk.scope, key=key, deleted=True), newest))
     return changes, conflicts
 
 
@@ -179,7 +192,7 @@ def _not_undone(desk: Desk) -> list[NotUndone]:
     found = []
     for index in sorted(desk.run.in_doubt):
         state = desk.run.actions[index]
-        if state.status is ActionStatus.SKIPPED:
+        if state.status is ActionStatus.SKIPPED or state.maybe_done:
             reason = f"attempt {state.do.number} is in doubt: it may have been carried out"
             found.append(NotUndone(state.action.id, reason))
     for index in desk.run.succeeded:

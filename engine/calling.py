@@ -9,7 +9,7 @@ import contextvars
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, ClassVar
 
 from attrs import define
@@ -40,7 +40,7 @@ async def call(
     tool: Tool,
     params: dict[str, Json],
     context: ToolContext | None,
-    threads: ThreadPoolExecutor,
+    threads: Executor,
     *,
     executor: ToolExecutor | None = None,
 ) -> Json:
@@ -97,9 +97,9 @@ async def _awaited(function: Callable[..., Any], params: dict[str, Json]) -> Jso
 def _in_thread(name: str, function: Callable[..., Any], params: dict[str, Json]) -> Json:
     try:
         return function(**params)
-    except StopIteration as error:
-        # Futures cannot hold it: the one that waits would never be told.
-        raise ToolStopped(name, "raised StopIteration") from error
+    except (StopIteration, GeneratorExit, KeyboardInterrupt) as error:
+        # Futures cannot hold the first, and the others would end more than the call.
+        raise ToolStopped(name, f"raised {type(error).__name__}") from error
 
 
 async def _outcome(name: str, call: Awaitable[Json]) -> Json:

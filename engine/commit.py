@@ -1,6 +1,6 @@
 """Commit: what is recorded of an outcome. Events only; nothing is done here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import Factory, frozen
 
@@ -121,13 +121,22 @@ def doubtful(
     )
 
 
-def after_answer(run: Run, state: ActionState, doubt: Doubt, policy: Policy) -> Iterator[e.Event]:
-    """What to record when an attempt in doubt was resolved."""
+def after_answer(
+    run: Run, state: ActionState, doubt: Doubt, policy: Policy, problems: Sequence[str] = ()
+) -> Iterator[e.Event]:
+    """What to record when an attempt in doubt was resolved.
+
+    Args:
+        problems: in which the output that was given is not what the tool returns.
+    """
     action, answer = state.action, doubt.answer
     if answer is None:
         return
     if answer.undo:
         yield from _after_answered_undo(action, answer, doubt.tool)
+    elif answer.resolution == "succeeded" and problems:
+        error = f"resolved as succeeded, but {'; '.join(problems)}"
+        yield from failed(action, answer.attempt, error, policy.backoff, may_retry=False)
     elif answer.resolution == "succeeded":
         yield e.ActionSucceeded(
             action_id=action.id, attempt=answer.attempt, output=answer.output, duration_us=0

@@ -6,7 +6,7 @@ Mechanics only. What is next is decided in `forward` and `backward`, in whose ha
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 
 from attrs import define, field, frozen
@@ -19,14 +19,17 @@ from engine import commit
 from engine.begin import idempotency_key
 from engine.context import ToolContext
 from engine.declare import Tool
-from engine.execute import Call, Ending, Outcome, perform
+from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, perform
 from engine.journal import Journal
 from engine.rules.retries import Backoff
 from engine.rules.schedule import Schedule, ScheduleMode
-from engine.run import ActionState, Doubt, Run
+from engine.run import ActionState, Attempts, Doubt, Run
 from engine.tools import ToolExecutor, Tools
 
 __all__ = ["Desk", "Equipment", "Place", "Remembered"]
+
+MAX_TURN_EVENTS = 20_000
+"""Events recorded in one append, but for those of one action: about 0.2 s of the writer's work."""
 
 Place = tuple[int, bool]
 """An action's index, and whether it is being undone."""
@@ -48,7 +51,7 @@ class Equipment:
 
     tools: Tools
     executor: ToolExecutor | None
-    threads: ThreadPoolExecutor
+    threads: Executor
     backoff: Backoff
     recall: Callable[[str], Awaitable[Remembered | None]]
     """Finds the result that is remembered under a reuse key."""
@@ -141,6 +144,11 @@ class Desk:
             await self.flush()
             self.start_calls()
 
+    async def keep_small(self) -> None:
+        """Flush in the middle of a turn that has grown beyond what one append should hold."""
+        if len(self.journal.entries) > MAX_TURN_EVENTS:
+            await self.make_durable()
+
     async def forget(self) -> None:
         """Drop this turn's decisions and read the run again; outcomes are kept."""
         await self.journal.forget()
@@ -157,6 +165,17 @@ class Desk:
             self.startable.remove(place[0])
         loop = asyncio.get_running_loop()
         self.timers[place] = loop.call_later(delay_ms / 1000, self._retry_now, place)
+
+    def must_wait(self, index: int, attempts: Attempts, *, undo: bool) -> bool:
+        """Whether a retry, found by a resume, is not due yet; then its timer is set."""
+        if attempts.retry_at_us is None:
+            return False
+        wait_us = attempts.retry_at_us - self.journal.clock.now()
+        attempts.retry_at_us = None
+        if wait_us <= 0:
+            return False
+        self.retry_later((index, undo), min(wait_us / 1000, self.equipment.backoff.cap_ms))
+        return True
 
     def _retry_now(self, place: Place) -> None:
         del self.timers[place]
@@ -225,24 +244,35 @@ class Desk:
             self.journal.clock,
             lambda: self.given_up,
         )
+        if place not in self.calls or self.calls[place][0] is not made:
+            return  # it was abandoned, and that is recorded
         del self.calls[place]
         self.outcomes.append(outcome)
         self.wake.set()
 
+    def abandon_calls(self) -> None:
+        """Take the calls that do not end, although they were cancelled, as ended: who knows how."""
+        for place, (made, _) in list(self.calls.items()):
+            del self.calls[place]
+            self._unknown(made, "the run was interrupted during the call")
+
+    def _unknown(self, made: Call, error: str) -> None:
+        buffered = made.context.close()
+        self.outcomes.append(
+            Outcome(call=made, ending=Ending.UNKNOWN, error=error, duration_us=0, buffered=buffered)
+        )
+        self.wake.set()
+
     def _end_badly(self, place: Place, made: Call, task: "asyncio.Task[None]") -> None:
         """A call that came to no outcome: it was given up before it began, or `perform` failed."""
-        if place not in self.calls:
+        if place not in self.calls or self.calls[place][0] is not made:
             return
         error = None if task.cancelled() else task.exception()
         if error is None and not self.given_up:
             return  # dropped: the run is not ours any more
         del self.calls[place]
         said = "the run was interrupted before the call" if error is None else repr(error)
-        buffered = made.context.close()
-        self.outcomes.append(
-            Outcome(call=made, ending=Ending.UNKNOWN, error=said, duration_us=0, buffered=buffered)
-        )
-        self.wake.set()
+        self._unknown(made, said)
 
     async def drop_calls(self) -> None:
         """Stop waiting for anything: the run is finished, or not ours any more."""
@@ -252,7 +282,8 @@ class Desk:
         for made, task in dropped:
             made.context.request_cancel()
             task.cancel()
-        await asyncio.gather(*(task for _, task in dropped), return_exceptions=True)
+        if dropped:
+            await asyncio.wait([task for _, task in dropped], timeout=CANCEL_GRACE_SECONDS)
         for made, _ in dropped:
             made.context.close()
 

@@ -14,15 +14,18 @@ Start, resume and the end of a compensation are this one loop: what it finds in 
 attempt, a retry that is due, an answer to a doubt, a failure that aborts) is all it goes by.
 """
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from carstore import events as e
-from carstore.errors import CarstoreError, StateConflict
+from carstore.errors import Busy, DiskFull, StateConflict
 from carstore.names import inbox_stream
 from engine import commit
 from engine.backward import unwind
 from engine.desk import Desk
 from engine.ending import pause
+from engine.execute import CANCEL_GRACE_SECONDS
 from engine.forward import advance
 from engine.run import Run
 
@@ -31,6 +34,13 @@ __all__ = ["Driver"]
 MAX_REDECIDED = 3
 """How often a turn is repeated because the state changed under it; then the actions that rest on
 the contested key fail."""
+
+
+INBOX_SECONDS = 0.5
+"""How often a driver looks for answers while calls are in flight: one index look-up each time."""
+
+REFUSED_SECONDS = 0.2
+"""How long after a store that was busy or full is asked again."""
 
 
 class Driver:
@@ -58,13 +68,21 @@ class Driver:
                     return desk.run
                 desk.start_calls()
                 self._stop_calls()  # those too that began while the interruption arrived
-                await desk.wake.wait()
-        except CarstoreError:
+                await self._wait()
+        except BaseException:
             await desk.drop_calls()
             await desk.journal.let_go()
             raise
         finally:
             await desk.drop_calls()
+
+    async def _wait(self) -> None:
+        """Wait until something has happened. While somebody is asked, look whether they answered:
+        nothing else tells, because the answer is another process's append."""
+        asked = any(doubt.answer is None for _, _, doubt in self._desk.doubts())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INBOX_SECONDS if asked else None):
+                await self._desk.wake.wait()
 
     def interrupt(self) -> None:
         """Start nothing more, wait for the calls in flight, and put the run down."""
@@ -76,6 +94,7 @@ class Driver:
         """Do not wait for the calls in flight any longer: what becomes of them is unknown."""
         self._desk.given_up = True
         self.interrupt()
+        asyncio.get_running_loop().call_later(CANCEL_GRACE_SECONDS, self._desk.abandon_calls)
 
     def _stop_calls(self) -> None:
         if not self._interrupted:
@@ -90,7 +109,7 @@ class Driver:
         while True:
             try:
                 await self._decide()
-                await desk.flush()
+                await self._flush()
                 break
             except StateConflict as conflict:
                 conflicts += 1
@@ -98,6 +117,22 @@ class Driver:
                     desk.contested[conflict.key] = conflict
                 await desk.forget()
         desk.contested.clear()
+
+    async def _flush(self) -> None:
+        """Record the turn. A store that refuses for now is asked again while the run is ours and
+        outcomes would be lost: those calls have happened."""
+        desk = self._desk
+        while True:
+            try:
+                await desk.flush()
+            except (Busy, DiskFull):
+                lease = desk.journal.lease
+                ours = lease is not None and lease.is_held(desk.journal.clock)
+                if not desk.outcomes or not ours or desk.given_up:
+                    raise
+                await asyncio.sleep(REFUSED_SECONDS)
+            else:
+                return
 
     async def _decide(self) -> None:
         desk = self._desk
@@ -108,6 +143,7 @@ class Driver:
             desk.record([first])
         for outcome in list(desk.outcomes):
             await desk.take(outcome)
+            await desk.keep_small()
         await self._read_inbox()
         self._hear_answers()
         if not self._interrupted:
@@ -140,6 +176,8 @@ class Driver:
                 continue
             if index in desk.schedule.held and not doubt.answer.undo:
                 desk.schedule.release(index)
-            desk.record(commit.after_answer(desk.run, state, doubt, desk.policy))
+            tool = desk.equipment.tools.get(doubt.tool)
+            problems = tool.schema.check_returns(doubt.answer.output) if tool else []
+            desk.record(commit.after_answer(desk.run, state, doubt, desk.policy, problems))
             heard = True
         return heard

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from enum import Enum
 
 from attrs import frozen
@@ -72,7 +72,7 @@ class Outcome:
 
 async def perform(
     made: Call,
-    threads: ThreadPoolExecutor,
+    threads: Executor,
     executor: ToolExecutor | None,
     clock: Clock,
     given_up: Callable[[], bool],

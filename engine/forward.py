@@ -24,6 +24,7 @@ __all__ = ["advance"]
 async def advance(desk: Desk) -> None:
     """Decide all that can be decided now, in the order of the schedule."""
     while desk.hand_out() and await _begin_next(desk):
+        await desk.keep_small()
         if desk.run.aborting:
             return
     if desk.schedule.finished and desk.idle:
@@ -55,7 +56,7 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
     if state.do.doubt is not None or desk.find_doubt(state, tool, undo=False):
         desk.schedule.hold(index)
         return
-    if _must_wait(desk, index, state):
+    if desk.must_wait(index, state.do, undo=False):
         return
     grounds = grounds_of(state.action)
     await desk.journal.fetch(grounds)
@@ -70,18 +71,6 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
         await _begin_call(desk, index, state, begun)
     else:
         _perform(desk, state, begun)
-
-
-def _must_wait(desk: Desk, index: int, state: ActionState) -> bool:
-    """Whether a retry, found by a resume, is not due yet."""
-    if state.do.retry_at_us is None:
-        return False
-    wait_us = state.do.retry_at_us - desk.journal.clock.now()
-    if wait_us <= 0:
-        return False
-    desk.retry_later((index, False), min(wait_us / 1000, desk.equipment.backoff.cap_ms))
-    state.do.retry_at_us = None
-    return True
 
 
 def _fail(desk: Desk, state: ActionState, error: str) -> None:

@@ -62,6 +62,8 @@ class ActionState:
     reuse_key: str | None = None
     deduplicated: bool = False
     rolled_back: bool = False
+    maybe_done: bool = False
+    """Whether a policy counts it as failed although it may have been carried out."""
     undone: bool | None = None
     """Whether its compensation succeeded; None: there was none, or it is not over."""
     undo_output: Json = None
@@ -275,6 +277,8 @@ def _answered(run: Run, event: e.DoubtResolved, at: Micros | None) -> None:
     doubt = (state.undo if event.undo else state.do).doubt
     if doubt is not None and doubt.attempt == event.attempt and doubt.answer is None:
         doubt.answer = event
+        if not event.undo and event.resolution == "failed" and event.by == "policy":
+            state.maybe_done = True
 
 
 def _undoing(run: Run, event: e.CompensationExecuting, at: Micros | None) -> None:

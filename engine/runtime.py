@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from carstore import Store
@@ -27,6 +26,7 @@ from engine.propose import (
 from engine.results import result_of
 from engine.rules.retries import Backoff
 from engine.run import Run
+from engine.threads import Threads
 from engine.tool_schema import ToolSchema
 from engine.tools import ToolExecutor, Tools
 from projections import REUSE, RUNS, row, select
@@ -87,7 +87,7 @@ class Runtime:
         )
         self._executor = executor
         self._backoff = backoff or Backoff()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Threads()
 
     # --- the seed's surface ---
 
@@ -223,10 +223,6 @@ class Runtime:
         return "another process" if found is None or found.holder is None else str(found.holder)
 
     def _equipment(self) -> Equipment:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(
-                max_workers=max(32, self.options.concurrency), thread_name_prefix="carstore tool"
-            )
         return Equipment(
             tools=self.tools,
             executor=self._executor,

@@ -165,7 +165,10 @@ class Database:
             return await run_job(connection, job)
         except sqlite3.Error as error:
             translated = translate(error, self.path, self.busy_timeout_ms)
-            if isinstance(translated, StoreFailed) and connection is self._writer:
+            if isinstance(translated, StoreFailed) and connection in (
+                self._writer,
+                self._checkpointer,
+            ):
                 self.failure = translated
             raise translated from error
 

@@ -292,7 +292,7 @@ class SqliteLog:
         self._closing = True
         if self._pump_task is not None:
             self._start_pump()
-            await self._pump_task
+            await asyncio.shield(self._pump_task)  # what was submitted is not for a caller to stop
         if self._checkpoint_task is not None:
             await self._checkpoint_task
         for waiter in self._room:

@@ -310,6 +310,26 @@ class LogContract:
                 with pytest.raises(LeaseLost):
                     await log.append(step(), expect=fails)
 
+    @in_loop
+    async def test_a_renewal_never_shortens_a_lease(self, path: Path) -> None:
+        clock = ManualClock()
+        async with self.opened(path, clock) as log, self.opened(path, clock) as other:
+            token = FencingToken(await granted(log, ttl_us=1000))
+            named = [{"lease": LEASE, "token": token}]
+            clock.wall -= 500
+            await log.append(renewal(named, ttl_us=1000))
+            clock.wall += 1499
+            unexpired = Expect(leases=[LeaseIs(LEASE, token, unexpired=True)])
+            for user in (log, other, log):
+                await user.append(step(), expect=unexpired)
+            clock.wall += 1
+            for user in (log, other):
+                with pytest.raises(LeaseLost):
+                    await user.append(step(), expect=unexpired)
+            await log.append(renewal(named, ttl_us=1000))  # nobody asked whether it had expired
+            for user in (log, other):
+                await user.append(step(), expect=unexpired)
+
     @pytest.mark.parametrize("together", ["one append", "one batch", "one by one"])
     @in_loop
     async def test_tokens_granted_in_a_new_epoch_are_larger_than_all_before(

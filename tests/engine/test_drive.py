@@ -9,6 +9,7 @@ import pytest
 
 from carstore import events as e
 from carstore.errors import Busy, DiskFull
+from carstore.leases import HeldLease
 from carstore.names import RunId
 from engine import Runtime, ToolContext, resolve, tool
 from engine import runtime as runtime_module
@@ -119,7 +120,7 @@ async def test_a_call_that_does_not_stop_is_given_up(
         if doubts:
             assert seen.status == "waiting"
             assert slow.calls == ["slow"]
-            await resolve(store, R, "slow", "succeeded")
+            await resolve(store, R, "slow", "succeeded", output="done")
             seen = await resume(store, slow.tools, "r")
         else:
             assert slow.calls == ["slow", "slow", "after"]
@@ -232,14 +233,40 @@ async def test_interruption_at_any_moment_leaves_a_run_that_can_go_on(
 
 @pytest.mark.parametrize("error", [DiskFull("a.db"), Busy("a.db", 1)])
 @in_loop
-async def test_a_store_that_refuses_ends_the_turn_and_the_run_can_go_on(
+async def test_an_outcome_is_kept_until_a_store_that_refuses_takes_it(
     db: Path, error: Exception
 ) -> None:
-    """The outcome could not be recorded; the run is let go of, also for this very process."""
     hands = Hands()
     tools = [hands.tool("t", 1), hands.tool("u", 2, idempotent=True)]
     async with opened(db) as store:
         append, refused = store.log.append, []
+
+        async def refusing(*entries: Any, **kwargs: Any) -> Any:
+            if any(isinstance(one.event, e.ActionSucceeded) for one in entries):
+                refused.append(1)
+                if len(refused) < 3:
+                    raise error
+            return await append(*entries, **kwargs)
+
+        store.log.append = refusing  # type: ignore[method-assign]
+        proposal = plan(call("t"), call("u", dependencies=["t"]))
+        result = await runtime(store, tools).execute(proposal, run_id="r")
+        assert result.status == "succeeded"
+        assert hands.names == ["t", "u"]
+
+
+@pytest.mark.parametrize("error", [DiskFull("a.db"), Busy("a.db", 1)])
+@in_loop
+async def test_a_store_that_refuses_for_too_long_ends_the_turn_and_the_run_can_go_on(
+    db: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome could not be recorded; the run is let go of, also for this very process."""
+    refused: list[int] = []
+    monkeypatch.setattr(HeldLease, "is_held", lambda self, clock: not refused)
+    hands = Hands()
+    tools = [hands.tool("t", 1), hands.tool("u", 2, idempotent=True)]
+    async with opened(db) as store:
+        append = store.log.append
 
         async def refusing(*entries: Any, **kwargs: Any) -> Any:
             if any(isinstance(one.event, e.ActionSucceeded) for one in entries) and not refused:
@@ -251,6 +278,7 @@ async def test_a_store_that_refuses_ends_the_turn_and_the_run_can_go_on(
         proposal = plan(call("t"), call("u", dependencies=["t"]))
         with pytest.raises(type(error)):
             await runtime(store, tools).execute(proposal, run_id="r")
+        monkeypatch.undo()
         seen = await resume(store, tools, "r")
         assert seen.status == "waiting"  # an intent without an outcome
         await resolve(store, R, "t", "succeeded")
