@@ -98,7 +98,7 @@ def test_after_kill_9_the_same_command_goes_on_if_it_names_the_run(folder: Folde
     running.kill()
     ended(running)
     cli("resume", "a.db", "--tools", "tools.py", "--quiet")
-    cli("resolve", "a.db", "s", "two", "--succeeded", "1")
+    cli("resolve", "a.db", "s", "two", "--succeeded", '"1"')
     assert folder.run(SLOW, "--run-id", "s", "--json").json["status"] == "succeeded"
 
 
