@@ -60,12 +60,12 @@ def test_a_run_that_still_waits_ends_with_3(waiting: Folder) -> None:
 
 
 def test_a_doubt_resolved_as_succeeded_has_that_output(waiting: Folder) -> None:
-    done = cli("resolve", "a.db", "w", "w", "--succeeded", '{"a": [1]}')
+    done = cli("resolve", "a.db", "w", "w", "--succeeded", '"by hand"')
     assert done.code == 0
     assert done.stdout.endswith("Next: carstore resume a.db w --tools FILE_OR_MODULE\n")
     done = cli("resume", "a.db", "w", "--tools", "tools.py", "--json", "--quiet")
     assert done.code == 0
-    assert [one["output"] for one in done.json[0]["results"]] == [{"a": [1]}, 8]
+    assert [one["output"] for one in done.json[0]["results"]] == ["by hand", 8]
 
 
 def test_a_doubt_resolved_as_failed_fails(waiting: Folder) -> None:
@@ -189,7 +189,7 @@ def test_a_run_that_another_process_drives_is_owned(folder: Folder) -> None:
 
 def test_several_unfinished_runs_are_all_resumed(waiting: Folder) -> None:
     assert waiting.run(LATE, "--run-id", "v").code == 3
-    cli("resolve", "a.db", "w", "w", "--succeeded", "1")
+    cli("resolve", "a.db", "w", "w", "--succeeded", '"1"')
     done = cli("resume", "a.db", "--tools", "tools.py", "--json", "--quiet")
     assert done.code == 3
     assert {one["run_id"]: one["status"] for one in done.json} == {
@@ -201,6 +201,6 @@ def test_several_unfinished_runs_are_all_resumed(waiting: Folder) -> None:
 def test_a_resume_tells_only_what_is_new(waiting: Folder) -> None:
     good = waiting.run(GOOD)
     assert good.code == 0
-    cli("resolve", "a.db", "w", "w", "--succeeded", "1")
+    cli("resolve", "a.db", "w", "w", "--succeeded", '"1"')
     done = cli("resume", "a.db", "--tools", "tools.py")
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["w", "after"]
