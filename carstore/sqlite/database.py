@@ -163,6 +163,9 @@ class Database:
     ) -> _Result:
         try:
             return await run_job(connection, job)
+        except UnicodeDecodeError as error:
+            # A text in the file, or in a message of SQLite that quotes it, is no text.
+            raise CorruptLog(self.path, f"it holds a text that is none: {error}") from error
         except sqlite3.Error as error:
             translated = translate(error, self.path, self.busy_timeout_ms)
             if isinstance(translated, StoreFailed) and connection in (

@@ -51,6 +51,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 _Step: TypeAlias = Callable[[sqlite3.Connection], None]
 
+# SQLite quotes names of the file in its messages; Python fails to read one that is no text.
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+
 _SQL = parse_named((resources.files("carstore.sqlite") / "verify.sql").read_text(encoding="utf-8"))
 
 
@@ -80,7 +83,7 @@ def verify_file(
     check = _Check(Audit(head))
     try:
         connection = _open(os.path.abspath(path))
-    except sqlite3.Error as error:
+    except _ERRORS as error:
         check.failed(f"the file cannot be read: {error}")
         return check.outcome()
     try:
@@ -98,7 +101,7 @@ def _open(path: str) -> sqlite3.Connection:
     read as it stands: there is no room for the shared memory of a WAL."""
     try:
         return _connect(path, "")
-    except sqlite3.Error:
+    except _ERRORS:
         with suppress(FileNotFoundError):
             if os.stat(f"{path}-wal").st_size:
                 raise
@@ -111,7 +114,7 @@ def _connect(path: str, extra: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("PRAGMA schema_version").fetchone()
-    except sqlite3.Error:
+    except _ERRORS:
         connection.close()
         raise
     return connection
@@ -158,7 +161,7 @@ class _Check:
             with suppress(Enough):
                 try:
                     step(connection)
-                except sqlite3.Error as error:
+                except _ERRORS as error:
                     self.failed(f"SQLite: {error}")
 
         return guarded
@@ -167,14 +170,14 @@ class _Check:
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         self._schema(connection)
-        for (last,) in self._rows(connection, "last_position"):
+        for (last,) in self._rows(connection, "last_position") or ():
             self.last = last if isinstance(last, int) else 0
 
     def _page(self, connection: sqlite3.Connection) -> None:
         """Check the next rows, and notice when there are no more."""
         try:
             rows = connection.execute(_SQL["rows_after"], (self._after, PAGE_ROWS)).fetchall()
-        except sqlite3.Error:
+        except _ERRORS:
             self._page_row_by_row(connection)
             return
         for row in rows:
@@ -193,7 +196,7 @@ class _Check:
         for position in range(first, first + PAGE_ROWS):
             try:
                 rows = connection.execute(_SQL["row_at"], (position,)).fetchall()
-            except sqlite3.Error as error:
+            except _ERRORS as error:
                 self.audit.unreadable(position, str(error), again=failing)
                 failing = True
                 continue
@@ -220,22 +223,24 @@ class _Check:
             connection.execute("ROLLBACK")
 
     def _integrity(self, connection: sqlite3.Connection) -> None:
-        for (said,) in self._rows(connection, "integrity"):
+        for (said,) in self._rows(connection, "integrity") or ():
             if said != "ok":
                 self.audit.problem(None, "integrity", f"SQLite: {said}")
 
-    def _rows(self, connection: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]]:
+    def _rows(self, connection: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]] | None:
+        """All rows of a statement; None if they cannot be read, which is a problem then."""
         try:
             return connection.execute(_SQL[statement]).fetchall()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             code = "schema" if statement == "objects" else "unreadable"
             self.audit.problem(None, code, f"SQLite: {error}")
-            return []
+            return None
 
     # --- what must agree with the events ---
 
     def _streams(self, connection: sqlite3.Connection) -> None:
-        for number, (stream_id, name, lease) in enumerate(self._rows(connection, "streams"), 1):
+        rows = self._rows(connection, "streams") or ()
+        for number, (stream_id, name, lease) in enumerate(rows, 1):
             if stream_id != number or not isinstance(name, str):
                 self.audit.problem(
                     None,
@@ -253,8 +258,10 @@ class _Check:
                 )
 
     def _leases(self, connection: sqlite3.Connection) -> None:
-        folded = dict(self.audit.leases)
-        for name, *found in self._rows(connection, "leases"):
+        folded, rows = dict(self.audit.leases), self._rows(connection, "leases")
+        if rows is None:
+            return
+        for name, *found in rows:
             expected = folded.pop(name, None)
             if expected is None:
                 self.audit.problem(None, "leases", f"lease {name!r:.100} was never granted")
@@ -274,9 +281,11 @@ class _Check:
     def _schema(self, connection: sqlite3.Connection) -> None:
         """Compare what is ours, and whatever acts on it. Other tables and views are nobody's
         business: those of the lazy views, of the migrations, of the user."""
-        missing, ours = _objects_of_schema_sql()
-        missing = dict(missing)
-        for kind, name, table, sql in self._rows(connection, "objects"):
+        expected, ours = _objects_of_schema_sql()
+        missing, rows = dict(expected), self._rows(connection, "objects")
+        if rows is None:
+            return
+        for kind, name, table, sql in rows:
             wanted = missing.pop((kind, name), None)
             if wanted is not None and sql != wanted:
                 self.audit.problem(None, "schema", f"the {kind} {name} is not that of schema.sql")

@@ -457,6 +457,29 @@ def test_views_and_what_others_keep_in_the_file_are_their_business(file: Path) -
 
 # Damage.
 
+DAMAGED_NAMES = [
+    "name = CAST(x'61ff' AS TEXT)",
+    "sql = CAST(sql || x'ff' AS TEXT)",
+    "sql = 'CREATE TRIGGER'",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_NAMES)
+@pytest.mark.parametrize("readonly", [False, True])
+def test_a_schema_that_cannot_be_read_is_told(file: Path, damage: str, readonly: bool) -> None:
+    """SQLite quotes it in its message, so that the message may be no text either."""
+    connection = stock(file)
+    connection.execute("PRAGMA writable_schema = 1")
+    connection.execute(f"UPDATE sqlite_master SET {damage} WHERE name = 'events_update'")
+    connection.close()
+    assert found(verify_file(file))[0] == (None, "schema")
+
+    async def opens() -> None:
+        with pytest.raises(CarstoreError):
+            await (await open_store(file, readonly=readonly)).close()
+
+    asyncio.run(opens())
+
 
 def test_text_that_is_no_text_is_found_where_it_is(file: Path) -> None:
     edit(
