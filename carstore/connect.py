@@ -25,7 +25,7 @@ from carstore.store import Store
 LOG_STREAM = StreamName("log")
 
 
-@define
+@define(eq=False)
 class connect:  # noqa: N801 - read as a function: `async with connect(path) as store`
     """Open, and if need be create, a carstore database.
 

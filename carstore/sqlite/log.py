@@ -40,7 +40,7 @@ from carstore.names import (
 )
 from carstore.sqlite.batch import BatchWriter
 from carstore.sqlite.database import CHECKPOINT_PAGES, Database, checkpoint
-from carstore.sqlite.prepare import Submission, prepare
+from carstore.sqlite.prepare import Submission, check_names, prepare
 from carstore.sqlite.statements import SQL
 
 MAX_QUEUED_EVENTS = 20_000
@@ -182,6 +182,7 @@ class SqliteLog:
     async def state(
         self, scope: Scope, keys: Collection[StateKey], *, at: int | None = None
     ) -> dict[StateKey, StateRead]:
+        check_names("scope or key", (scope, *keys))
         until = _FOREVER if at is None else at
         found = dict.fromkeys(keys, NEVER_WRITTEN)
         if found:
@@ -193,6 +194,7 @@ class SqliteLog:
         return found
 
     async def state_of(self, scope: Scope, *, at: int | None = None) -> dict[StateKey, StateRead]:
+        check_names("scope", (scope,))
         wanted = {"scope": scope, "until": _FOREVER if at is None else at}
         rows = await self._database.fetch(SQL["state_at"], wanted)
         return {key: _state_read(position, run_id, data) for key, position, run_id, data in rows}
@@ -223,6 +225,8 @@ class SqliteLog:
         state: tuple[Scope, StateKey] | None = None,
         kinds: Collection[str] | None = None,
     ) -> AsyncGenerator[Recorded, None]:
+        given = (stream, run, *(state or ()), *(kinds or ()))
+        check_names("what is read", [name for name in given if name is not None])
         wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
         if stream is not None:
             statement, wanted["stream"] = "page_stream", stream

@@ -54,18 +54,18 @@ def prepare(entries: Sequence[Entry], expect: Expect) -> Submission:
             "append", "entries", f"{len(entries)} events; allowed are 1 to {MAX_APPEND_EVENTS}"
         )
     if expect is not NOTHING:
-        _check_names("expect", _names_of(expect))
+        check_names("expect", _names_of(expect))
     return Submission([_prepare(entry) for entry in entries], expect)
 
 
 def _prepare(entry: Entry) -> Prepared:
     stream, event, run_id = entry
     encoded = encode(event)
-    _check_names("stream", (stream,))
+    check_names("stream", (stream,))
     if run_id is not None:
-        _check_names("run_id", (run_id,))
+        check_names("run_id", (run_id,))
     if encoded.rest is not None:
-        _check_names("scope or key", (encoded.scope, encoded.key))
+        check_names("scope or key", (encoded.scope, encoded.key))
     elif encoded.kind in LEASE_KINDS:
         _check_lease_event(event)
     return Prepared(stream, run_id, encoded)
@@ -80,7 +80,7 @@ def _names_of(expect: Expect) -> Iterable[object]:
         yield condition.lease
 
 
-def _check_names(path: str, names: Iterable[object]) -> None:
+def check_names(path: str, names: Iterable[object]) -> None:
     """Refuse names that SQLite would take for others, or not give back: a NUL ends a text for some
     of its functions, and half a surrogate pair is not UTF-8."""
     for name in names:
@@ -107,6 +107,6 @@ def _check_lease_event(event: Event) -> None:
             names, ttl_us = [name], 0
         case _:
             raise InvalidEvent(event.kind, "leases", "not a list")
-    _check_names("lease", names)
+    check_names("lease", names)
     if not 0 <= ttl_us <= MAX_TTL_US:
         raise InvalidEvent(event.kind, "ttl_us", f"{ttl_us} is not between 0 and {MAX_TTL_US}")

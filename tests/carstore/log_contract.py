@@ -47,6 +47,7 @@ from carstore.names import (
     LeaseName,
     Position,
     RunId,
+    Scope,
     StateKey,
     StreamName,
 )
@@ -601,6 +602,26 @@ class LogContract:
             with pytest.raises(StateConflict):
                 await log.append(step(), expect=Expect(unchanged=[(*key(name), Position(1))]))
             await log.append(step(), expect=Expect(unchanged=[(*key(name), done.first)]))
+
+    @pytest.mark.parametrize("name", ["\ud800", "k\0b"], ids=ascii)
+    @in_loop
+    async def test_a_name_that_nothing_can_have_finds_nothing_or_is_refused(
+        self, path: Path, name: str
+    ) -> None:
+        async with self.opened(path, ManualClock()) as log:
+            await log.append(change("k", 1, stream="k", scope="k"), change("k", 1))
+            with suppress(CarstoreError):
+                found = await log.state(MAIN, [StateKey(name)])
+                assert [(key, read.exists) for key, read in found.items()] == [(name, False)]
+            with suppress(CarstoreError):
+                assert await log.state_of(Scope(name)) == {}
+            wants: list[dict[str, object]] = [
+                {"stream": name}, {"run": name}, {"state": (MAIN, name)}, {"kinds": [name]}
+            ]  # fmt: skip
+            for want in wants:
+                with suppress(CarstoreError):
+                    assert await read_all(log, **want) == []
+            await log.append(step())
 
     # Following.
 
