@@ -6,17 +6,16 @@ key, the leases. It does no I/O and takes nothing for granted: a row may hold an
 """
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 from attrs import Factory, define
 
 from carstore.chain import GENESIS, frame, link
 from carstore.codec import decode
 from carstore.errors import InvalidEvent, UnknownEvent
-from carstore.events import LeaseGranted, LeaseReleased, LeaseRenewed, LogEpochStarted
 from carstore.log import Head
 from carstore.names import Json, Position
-from carstore.sqlite.transaction import EPOCH_SHIFT
+from carstore.sqlite.lease_fold import LeaseFold
 from carstore.verification import Problem
 
 _BEGINNING = Head(Position(0), GENESIS)
@@ -38,26 +37,6 @@ class Enough(Exception):
     """`MAX_PROBLEMS` were found; the check ends here."""
 
 
-class LeaseFold(NamedTuple):
-    """A row of `leases`, but for its name, as the events make it."""
-
-    token: int | None
-    holder: Json
-    request_id: str | None
-    granted_at: int | None
-    expires_at: int | None
-    position: int
-
-    def as_stored(self) -> tuple[int | str | None, ...]:
-        """The columns, as SQLite takes them from the JSON of the events."""
-        token, holder, *others = self
-        if isinstance(holder, dict | list):
-            holder = _to_text(holder)
-        elif isinstance(holder, bool | int | float):
-            holder = str(int(holder)) if isinstance(holder, bool | int) else repr(holder)
-        return (token, holder, *others)
-
-
 @define
 class Audit:
     """What is known of the log up to `position`."""
@@ -68,11 +47,9 @@ class Audit:
     head: Head = _BEGINNING
     """The last event that could be read, and the hash stored for it."""
     problems: list[Problem] = Factory(list)
-    leases: dict[str, LeaseFold] = Factory(dict)
+    leases: LeaseFold = Factory(LeaseFold)
     _versions: dict[str, int] = Factory(dict)
     _changes: dict[tuple[str, str], int] = Factory(dict)
-    _epoch: int = -1
-    _newest_token: int = 0
     _seen_types: set[tuple[type, ...]] = Factory(set)
     _wanted_seen: bool = False
 
@@ -208,7 +185,7 @@ class Audit:
 
     def _fence(self, row: tuple[Any, ...]) -> None:
         position, stream, fence, token, lease = row[0], row[1], row[9], row[10], row[14]
-        granted = self.leases.get(lease) if lease is not None else None
+        granted = self.leases.rows.get(lease) if lease is not None else None
         if granted is None:
             if fence is None and token is None:
                 return
@@ -249,8 +226,8 @@ class Audit:
             return
         if kind == "state_changed":
             self._state_changed(position, scope, key, fields.get("prev"))
-        elif isinstance(event, LeaseGranted | LeaseRenewed | LeaseReleased | LogEpochStarted):
-            self._fold(position, row[5], event)
+        elif wrong := self.leases.follow(position, row[5], event):
+            self.problem(position, *wrong)
         if position == 1 and kind != "log_epoch_started":
             self.problem(1, "epoch", f"event 1 is a {kind!r:.100}, not the log_epoch_started")
 
@@ -284,55 +261,6 @@ class Audit:
             )
         self._changes[scope, key] = position
 
-    def _fold(
-        self,
-        position: int,
-        recorded_at: int,
-        event: LeaseGranted | LeaseRenewed | LeaseReleased | LogEpochStarted,
-    ) -> None:
-        match event:
-            case LogEpochStarted():
-                if event.epoch <= self._epoch:
-                    self.problem(
-                        position, "epoch", f"epoch {event.epoch} began after {self._epoch}"
-                    )
-                self._epoch = event.epoch
-            case LeaseGranted():
-                token = (max(self._epoch, 0) << EPOCH_SHIFT) + position
-                if token <= self._newest_token:
-                    self.problem(
-                        position, "token", f"token {token} came after {self._newest_token}"
-                    )
-                self._newest_token = max(self._newest_token, token)
-                self.leases[event.lease] = LeaseFold(
-                    token,
-                    event.holder,
-                    event.request_id,
-                    recorded_at,
-                    recorded_at + event.ttl_us,
-                    position,
-                )
-            case LeaseReleased():
-                self._released(position, event.lease, event.token)
-            case LeaseRenewed():
-                expires_at = recorded_at + event.ttl_us
-                for renewed in event.leases if isinstance(event.leases, list) else ():
-                    if isinstance(renewed, dict):
-                        self._renewed(position, expires_at, renewed)
-
-    def _released(self, position: int, lease: str, token: int) -> None:
-        held = self.leases.get(lease)
-        if held is not None and held.token == token:
-            self.leases[lease] = LeaseFold(None, None, None, None, None, position)
-
-    def _renewed(self, position: int, expires_at: int, renewed: dict[str, Json]) -> None:
-        lease, token = renewed.get("lease"), renewed.get("token")
-        held = self.leases.get(lease) if isinstance(lease, str) else None
-        if isinstance(lease, str) and held is not None and held.token == token is not None:
-            self.leases[lease] = held._replace(
-                expires_at=max(held.expires_at or 0, expires_at), position=position
-            )
-
 
 def _bounded_int(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**63:
@@ -347,4 +275,4 @@ _to_text = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 ).encode
 
-__all__ = ["MAX_PROBLEMS", "Audit", "Enough", "LeaseFold"]
+__all__ = ["MAX_PROBLEMS", "Audit", "Enough"]

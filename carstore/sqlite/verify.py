@@ -258,7 +258,7 @@ class _Check:
                 )
 
     def _leases(self, connection: sqlite3.Connection) -> None:
-        folded, rows = dict(self.audit.leases), self._rows(connection, "leases")
+        folded, rows = dict(self.audit.leases.rows), self._rows(connection, "leases")
         if rows is None:
             return
         for name, *found in rows:

@@ -386,6 +386,15 @@ def test_streams_are_what_they_were(
     assert expected in found(verify_file(file))
 
 
+@pytest.mark.parametrize("holder", ["null", '"me"', "[]", '{"a":[1,{}]}', "[" * 200 + "]" * 200])
+def test_a_holder_of_any_shape_is_followed(file: Path, holder: str) -> None:
+    connection = stock(file)
+    data = f'{{"holder":{holder},"lease":"run/z","request_id":"r","taken_over":null,"ttl_us":7}}'
+    insert(connection, next_event(connection, kind="lease_granted", data=data))
+    connection.close()
+    assert found(verify_file(file)) == []
+
+
 # The schema.
 
 
