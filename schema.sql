@@ -2,9 +2,10 @@
 --
 -- A carstore database is one table, `events`, that is only ever appended to, and whatever can be
 -- told from it. The rules below are triggers, so they hold for every program that opens the file,
--- also one that has never heard of carstore, whatever its settings: a trigger cannot be switched
--- off by a pragma as a CHECK can, and a BEFORE INSERT trigger speaks before OR REPLACE has deleted
--- anything. They refuse with RAISE(ABORT): the statement is undone and the transaction goes on.
+-- also one that has never heard of carstore: no pragma switches a trigger off as one does a CHECK,
+-- and a BEFORE INSERT trigger speaks before OR REPLACE has deleted anything. (Who means to can drop
+-- a trigger, or ask SQLite's C interface to ignore them all; `carstore verify` finds what results.)
+-- They refuse with RAISE(ABORT): the statement is undone and the transaction goes on.
 --
 --   1. `position` is the order of everything: 1, 2, 3 ... without gaps. `recorded_at` (microseconds
 --      since 1970 UTC) tells people when; a clock may step back, so it orders nothing.
@@ -20,6 +21,11 @@
 --      event of the stream is. No clock is read here: expiry decides who may acquire, a token
 --      decides who may write.
 --   6. Nothing is updated and nothing is deleted.
+--   7. An epoch is larger than the one before: so tokens, which begin with it, only grow.
+--
+-- Nothing can be erased from a chain, so values that are large or sensitive live beside it: the
+-- event holds {"$blob": HASH, "bytes": SIZE}, and `blobs` the value. An event of kind
+-- blob_forgotten deletes it there, and nothing else does.
 --
 -- `streams` gives each stream a small number, once; the hashes cover its name. The head of a stream
 -- is the last entry of the index on (stream_id, version), so it needs no keeping; `stream_heads`
@@ -74,6 +80,13 @@ CREATE TABLE view_positions (
     version  INTEGER NOT NULL,
     position INTEGER NOT NULL,
     PRIMARY KEY (name, version)
+) STRICT;
+
+-- Values that events refer to by hash.
+CREATE TABLE blobs (
+    hash  TEXT PRIMARY KEY,                     -- SHA-256 (hex) of nonce and body
+    nonce BLOB NOT NULL,                        -- 16 random bytes if it is sensitive, else empty
+    body  BLOB NOT NULL                         -- canonical JSON, UTF-8
 ) STRICT;
 
 CREATE VIEW log AS
@@ -137,6 +150,12 @@ CREATE TRIGGER events_insert BEFORE INSERT ON events BEGIN
         WHEN NEW.fence IS NOT l.name OR NEW.fence_token IS NOT l.token
                 OR (l.name IS NOT NULL AND l.token IS NULL)
             THEN RAISE(ABORT, 'carstore: not the current fencing token')
+        WHEN NEW.kind = 'log_epoch_started' AND coalesce(
+                typeof(json_extract(NEW.data, '$.epoch')) <> 'integer'
+                OR json_extract(NEW.data, '$.epoch') <=
+                    (SELECT coalesce(max(json_extract(data, '$.epoch')), -1) FROM events
+                     WHERE kind = 'log_epoch_started'), 1)
+            THEN RAISE(ABORT, 'carstore: an epoch is larger than the one before')
     END
     FROM (SELECT max(position) AS head FROM events)
     LEFT JOIN events AS newest ON newest.position = head
@@ -203,4 +222,24 @@ END;
 
 CREATE TRIGGER leases_delete BEFORE DELETE ON leases BEGIN
     SELECT RAISE(ABORT, 'carstore: leases are never deleted');
+END;
+
+CREATE TRIGGER events_blobs AFTER INSERT ON events WHEN NEW.kind = 'blob_forgotten' BEGIN
+    DELETE FROM blobs WHERE hash = json_extract(NEW.data, '$.hash');
+END;
+
+CREATE TRIGGER blobs_insert BEFORE INSERT ON blobs
+WHEN EXISTS (SELECT 1 FROM blobs WHERE hash = NEW.hash) BEGIN
+    SELECT RAISE(ABORT, 'carstore: a blob is written once');
+END;
+
+CREATE TRIGGER blobs_update BEFORE UPDATE ON blobs BEGIN
+    SELECT RAISE(ABORT, 'carstore: blobs are never updated');
+END;
+
+CREATE TRIGGER blobs_delete BEFORE DELETE ON blobs
+WHEN NOT EXISTS (SELECT 1 FROM events
+    WHERE position = (SELECT max(position) FROM events) AND kind = 'blob_forgotten'
+        AND json_extract(data, '$.hash') = OLD.hash) BEGIN
+    SELECT RAISE(ABORT, 'carstore: a blob is deleted by the event that says so');
 END;

@@ -22,6 +22,7 @@ from carstore import canonical
 from carstore.errors import InvalidEvent, InvalidJson, UnknownEvent
 from carstore.events import KINDS, SCHEMA_VERSIONS, Event, StateChanged
 from carstore.names import Json, Position, Scope, StateKey
+from carstore.upcasts import upcast
 
 
 class Encoded(NamedTuple):
@@ -69,12 +70,15 @@ def decode(
         UnknownEvent: for a kind or schema version that this program does not know.
         InvalidEvent: if the data is not what the class says.
     """
-    if SCHEMA_VERSIONS.get(kind) != schema_version:
+    newest = SCHEMA_VERSIONS.get(kind, 0)
+    if not 1 <= schema_version <= newest:
         raise UnknownEvent(kind, schema_version, Position(position))
     try:
         fields_of = canonical.loads_trusted(data)
         if type(fields_of) is not dict:
             raise ValueError("the data is not an object")
+        if schema_version != newest:
+            fields_of = upcast(kind, schema_version, newest, fields_of)
         if kind == "state_changed":
             return _decode_state_changed(fields_of, cast(Scope, scope), cast(StateKey, key))
         if fields_of.keys() != _names(kind):

@@ -9,7 +9,7 @@ from typing import TypeAlias, get_args
 
 from carstore.events.inference import InferenceMetered
 from carstore.events.leases import LeaseGranted, LeaseReleased, LeaseRenewed
-from carstore.events.log import LogEpochStarted
+from carstore.events.log import BlobForgotten, LogEpochStarted
 from carstore.events.runs import (
     ActionDeduplicated,
     ActionExecuting,
@@ -26,6 +26,7 @@ from carstore.events.runs import (
     CompensationFailed,
     CompensationRetrying,
     CompensationSucceeded,
+    CopyAccepted,
     DoubtResolved,
     ProposalCompleted,
     ProposalReceived,
@@ -36,9 +37,11 @@ from carstore.events.state import StateChanged, StateRollback
 
 Event: TypeAlias = (
     LogEpochStarted
+    | BlobForgotten
     | ProposalReceived
     | RunResumed
     | RunPaused
+    | CopyAccepted
     | ProposalCompleted
     | ActionValidated
     | ActionRejected
@@ -67,8 +70,8 @@ Event: TypeAlias = (
 
 KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
 
-SCHEMA_VERSIONS: dict[str, int] = dict.fromkeys(KINDS, 1)
-"""The shape of `data` that this program writes, per kind."""
+SCHEMA_VERSIONS: dict[str, int] = {**dict.fromkeys(KINDS, 1), LogEpochStarted.kind: 2}
+"""The shape of `data` that this program writes, per kind; `carstore.upcasts` reads older ones."""
 
 __all__ = [
     "KINDS",
@@ -84,10 +87,12 @@ __all__ = [
     "ActionSkipped",
     "ActionSucceeded",
     "ActionValidated",
+    "BlobForgotten",
     "CompensationExecuting",
     "CompensationFailed",
     "CompensationRetrying",
     "CompensationSucceeded",
+    "CopyAccepted",
     "DoubtResolved",
     "Event",
     "InferenceMetered",

@@ -1,4 +1,4 @@
-"""Facts about the log itself."""
+"""Facts about the log itself, and about what lies beside it."""
 
 from typing import ClassVar
 
@@ -16,5 +16,17 @@ class LogEpochStarted:
     """Random, 32 hex characters; tokens are unique within it."""
     epoch: int
     """0 for a new log, one more for each copy of a copy; the high part of fencing tokens."""
+    cause: str = "created"
+    """`created`, or how the copy was made: `restored`, `forked`, `imported`, `salvaged`."""
     origin: Json = None
-    """For a copy: the log_id, position and hash it was taken from."""
+    """For a copy: `{log_id, epoch, position, hash, path}` of what it was taken from."""
+
+
+@frozen(kw_only=True)
+class BlobForgotten:
+    """A value that events refer to by its hash was deleted, for good; the hash stays."""
+
+    kind: ClassVar[str] = "blob_forgotten"
+    hash: str
+    reason: str
+    by: str

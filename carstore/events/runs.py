@@ -48,9 +48,20 @@ class RunPaused:
 
     kind: ClassVar[str] = "run_paused"
     reason: str
-    """`waiting` for a person, or `interrupted`."""
+    """`waiting` for a person, `interrupted`, or `copied`: the file is a copy, and the origin may
+    have gone on, so nothing is called until somebody has accepted that."""
     waiting_for: Json
     """List of `{action_id, what}`."""
+
+
+@frozen(kw_only=True)
+class CopyAccepted:
+    """Somebody decided that a run which was copied unfinished goes on in the copy."""
+
+    kind: ClassVar[str] = "copy_accepted"
+    by: str
+    epoch: int
+    """Of the copy, when it was accepted."""
 
 
 @frozen(kw_only=True)

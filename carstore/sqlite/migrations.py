@@ -1,18 +1,26 @@
 """From an empty file, or an older one, to the schema of this program.
 
-`schema.sql` is what a new file begins with. Each later change of it comes with one more migration
-here, which brings older files to the same place; a test compares the two.
+`changes/N.sql` leads from schema N - 1 to N and is never changed once it was released. `schema.sql`
+is where they all lead, to be read by people; a test compares the two.
 """
 
 import sqlite3
+from functools import partial
+from pathlib import Path
 
-from carstore.sqlite.statements import schema_text, split
+from carstore.sqlite.statements import split
 
-SCHEMA = 1
-"""The number of the newest migration; kept in the file as `user_version`."""
+SCHEMA = 2
+"""The number of the newest change; kept in the file as `user_version`."""
 
 APPLICATION_ID = 0x63617273
 """`cars`: marks the file as ours."""
+
+
+def change(number: int) -> list[str]:
+    """The statements that lead from schema `number - 1` to `number`."""
+    script = Path(__file__).with_name("changes") / f"{number}.sql"
+    return split(script.read_text(encoding="utf-8"))
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -20,13 +28,13 @@ def migrate(connection: sqlite3.Connection) -> None:
     # Imported here, since it costs more than opening a file that needs nothing done.
     from sqlite_utils import Database, Migrations
 
-    migrations = Migrations("carstore")
-
-    @migrations(name="1")
-    def first_schema(db: Database) -> None:
-        for statement in split(schema_text()):
+    def follow(db: Database, number: int) -> None:
+        for statement in change(number):
             db.conn.execute(statement)
 
+    migrations = Migrations("carstore")
+    for number in range(1, SCHEMA + 1):
+        migrations(name=str(number))(partial(follow, number=number))
     migrations.apply(Database(connection, recursive_triggers=False))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA}")
