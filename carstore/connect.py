@@ -14,6 +14,8 @@ from carstore.events import LogEpochStarted
 from carstore.holders import Processes, SystemProcesses
 from carstore.log import NOTHING, Entry
 from carstore.names import LogId, StreamName
+from carstore.redaction import Redaction
+from carstore.sqlite.blobs import SqliteBlobs
 from carstore.sqlite.database import BUSY_TIMEOUT_MS, Durability, open_database
 from carstore.sqlite.leases import SqliteLeases
 from carstore.sqlite.log import SqliteLog
@@ -42,6 +44,7 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
         create: whether to make the file if it does not exist.
         readonly: open for reading; nothing is written, also not to bring an old schema up to date.
         instance: a name for this program, for people who look at leases.
+        redaction: what is not put into events but beside the log, where it can be forgotten.
         busy_timeout_ms: how long a write waits for other processes before it raises `Busy`.
         clock, processes: what the store believes of time and other processes; replaced in tests.
 
@@ -54,6 +57,7 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
     create: bool = field(default=True, kw_only=True)
     readonly: bool = field(default=False, kw_only=True)
     instance: str = field(default="carstore", kw_only=True)
+    redaction: Redaction = field(factory=Redaction, kw_only=True)
     busy_timeout_ms: int = field(default=BUSY_TIMEOUT_MS, kw_only=True)
     clock: Clock = field(factory=SystemClock, kw_only=True)
     processes: Processes = field(factory=SystemProcesses, kw_only=True)
@@ -99,12 +103,13 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
         except BaseException:
             await database.close()
             raise
-        log = SqliteLog(database, self.clock)
+        log = SqliteLog(database, self.clock, self.redaction)
         holder = self.processes.current(self.instance)
         return Store(
             path=name,
             log=log,
             leases=SqliteLeases(database, log, self.clock, self.processes, holder, epoch),
+            blobs=SqliteBlobs(database, log),
             clock=self.clock,
             log_id=LogId(log_id),
             epoch=epoch,
@@ -116,7 +121,7 @@ def _begin_log(connection: sqlite3.Connection, path: str, clock: Clock) -> None:
     """Append the first event of a new log, in the transaction that makes its schema."""
     event = LogEpochStarted(log_id=uuid.uuid4().hex, epoch=0)
     transaction = begin_transaction(connection, path, clock)
-    first = prepare([Entry(LOG_STREAM, event)], NOTHING)
+    first = prepare([Entry(LOG_STREAM, event)], NOTHING, Redaction())
     transaction.look_up([first])
     transaction.plan(first)
     transaction.write()

@@ -68,11 +68,14 @@ class Recorded(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An event to append: to which stream, and for which run."""
+    """An event to append: to which stream, for which run, and what of it is sensitive."""
 
     stream: StreamName
     event: Event
     run_id: RunId | None = None
+    sensitive: tuple[tuple[str | int, ...], ...] = ()
+    """Ways to values that go beside the log: the name of a field, then names and indexes, `*` for
+    any; for example `("output", "token")`."""
 
 
 class Fence(NamedTuple):

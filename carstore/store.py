@@ -1,9 +1,10 @@
-"""The store: one log, and who owns what in it."""
+"""The store: one log, what lies beside it, and who owns what in it."""
 
 import asyncio
 
 from attrs import frozen
 
+from carstore.blobs import Blobs
 from carstore.clock import Clock
 from carstore.leases import Leases
 from carstore.log import Log
@@ -18,6 +19,7 @@ class Store:
     path: str
     log: Log
     leases: Leases
+    blobs: Blobs
     clock: Clock
     log_id: LogId
     epoch: int

@@ -6,7 +6,7 @@ from attrs import define
 
 from carstore.errors import CarstoreError
 
-__all__ = ["ViewDamaged"]
+__all__ = ["InvalidSelection", "InvalidView", "ViewDamaged", "ViewFailed"]
 
 
 @define(slots=False, eq=False)
@@ -23,3 +23,58 @@ class ViewDamaged(CarstoreError):
             f"the stored rows of view {self.view!r} cannot be used: {self.reason}. The log is not "
             "concerned; `carstore rebuild` makes them anew from it."
         )
+
+
+@define(slots=False, eq=False)
+class InvalidView(CarstoreError):
+    """The definition of a view does not fit together, or a file of views cannot be used."""
+
+    code: ClassVar[str] = "invalid_view"
+    view: str
+    """Empty if it is about a whole file."""
+    reason: str
+    path: str | None = None
+    """The file of views."""
+
+    @property
+    def message(self) -> str:
+        place = [] if self.path is None else [self.path]
+        name = [f"view {self.view!r}"] if self.view else []
+        return f"{': '.join([*place, *name])}: {self.reason}."
+
+    @property
+    def where(self) -> str | None:
+        return self.path
+
+
+@define(slots=False, eq=False)
+class ViewFailed(CarstoreError):
+    """The functions of a view raised, or made rows that no view can have. Nothing was stored."""
+
+    code: ClassVar[str] = "view_failed"
+    view: str
+    reason: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"view {self.view!r} cannot be folded: {self.reason}. Nothing of it was stored, and "
+            "the log is not concerned. Correct the definition of the view."
+        )
+
+
+@define(slots=False, eq=False)
+class InvalidSelection(CarstoreError):
+    """Rows were asked for by a column that the view does not have, or a value of another type."""
+
+    code: ClassVar[str] = "invalid_selection"
+    view: str
+    reason: str
+
+    @property
+    def message(self) -> str:
+        return f"view {self.view!r}: {self.reason}."
+
+    @property
+    def where(self) -> str | None:
+        return self.view

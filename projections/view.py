@@ -12,14 +12,15 @@ event in any order, and a view that raised would be stuck there.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from types import UnionType
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import attrs
 from attrs import field, frozen
 
 from carstore.events import KINDS, Event
 from carstore.log import Recorded
+from projections.errors import InvalidView
 
 E = TypeVar("E", bound=Event)
 """The events a view reads."""
@@ -34,9 +35,21 @@ Rows: TypeAlias = Mapping[Key, R | None]
 """Rows by key; None where there is none."""
 
 RESERVED = frozenset(
-    {"events", "lease_effects", "leases", "log", "stream_heads", "streams", "view_positions"}
+    {
+        "blobs",
+        "events",
+        "lease_effects",
+        "leases",
+        "log",
+        "stream_heads",
+        "streams",
+        "view_positions",
+    }
 )
 """Names of the schema, which no stored view can have."""
+
+RESERVED_BEGINNINGS = ("sqlite_", "view_")
+"""Of SQLite's own tables, and of those that hold the rows of views."""
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,47}\Z")
 _MAX_INT = 2**63 - 1
@@ -55,7 +68,7 @@ class View(Generic[E, R]):
     """A projection of the log.
 
     Raises:
-        ValueError: on construction, if a name could not stand in SQL, or the parts do not fit.
+        InvalidView: on construction, if a name could not stand in SQL, or the parts do not fit.
     """
 
     name: str
@@ -74,6 +87,9 @@ class View(Generic[E, R]):
     inline: str | None = None
     """For a view that the file's own triggers keep: the statement of `queries.sql` that reads it.
     It is never caught up; its fold is the twin that `compare` holds against the file."""
+    newest: str | None = None
+    """For a view in which only the newest event of each row counts: the statement of `queries.sql`
+    that finds these as of a position. Folding them gives the same rows, and is much quicker."""
 
     columns: tuple[Column, ...] = field(init=False, repr=False)
     reads: frozenset[str] = field(init=False, repr=False)
@@ -83,34 +99,79 @@ class View(Generic[E, R]):
     key_of: Callable[[R], Key] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        columns = tuple([_column(attribute) for attribute in attrs.fields(_attrs(self.row))])
+        self._check_kinds()
+        columns = tuple([self._column(one) for one in attrs.fields(self._row_class())])
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "reads", frozenset([cls.kind for cls in self.kinds]))
         object.__setattr__(self, "values_of", _getter(tuple([c.name for c in columns])))
+        self._check_names()
+        self._check_key()
         object.__setattr__(self, "key_of", _getter(self.key))
-        self._check()
 
-    def _check(self) -> None:
-        for name in (self.name, *[column.name for column in self.columns]):
-            if not _IDENTIFIER.match(name):
-                raise ValueError(f"view {self.name!r}: {name!r} cannot be a name in SQL")
-        if self.name in RESERVED and self.inline is None:
-            raise ValueError(f"view {self.name!r}: the schema has this name")
-        if self.version < 1:
-            raise ValueError(f"view {self.name!r}: version {self.version} is not 1 or more")
-        for cls in self.kinds:
-            if KINDS.get(cls.kind) is not cls:
-                raise ValueError(f"view {self.name!r}: {cls.__name__} is not a kind of event")
-        required = {column.name for column in self.columns if not column.nullable}
-        if not self.kinds or not self.key or not required.issuperset(self.key):
-            raise ValueError(
-                f"view {self.name!r}: it needs kinds, and a key of columns that are never None"
+    def _row_class(self) -> type[attrs.AttrsInstance]:
+        row: Any = self.row
+        if not (isinstance(row, type) and attrs.has(row)):
+            raise self._invalid(f"its row, {row!r:.80}, is no attrs class")
+        if any(isinstance(one.type, str) for one in attrs.fields(row)):
+            try:  # annotations that `from __future__ import annotations` has left as texts
+                attrs.resolve_types(row)
+            except NameError as error:
+                raise self._invalid(f"the types of {row.__name__} are not known: {error}") from None
+        return row
+
+    def _column(self, attribute: "attrs.Attribute[Any]") -> Column:
+        declared: Any = attribute.type
+        is_union = isinstance(declared, UnionType) or get_origin(declared) is Union
+        options = get_args(declared) if is_union else (declared,)
+        plain = [option for option in options if option is not NoneType]
+        if len(plain) != 1 or plain[0] not in (str, int, bool):
+            raise self._invalid(
+                f"column {attribute.name!r} is no str, int or bool, with or without None"
             )
+        return Column(attribute.name, plain[0], len(plain) != len(options))
+
+    def _check_kinds(self) -> None:
+        if type(self.kinds) is not tuple or not self.kinds:
+            raise self._invalid("`kinds` is a tuple of the events it reads, and not empty")
+        for cls in self.kinds:
+            name = getattr(cls, "__name__", repr(cls))
+            if KINDS.get(getattr(cls, "kind", "")) is not cls:
+                raise self._invalid(f"{name:.80} is not a kind of event")
+
+    def _check_names(self) -> None:
+        for name in (self.name, *[column.name for column in self.columns]):
+            if type(name) is not str or not _IDENTIFIER.match(name):
+                raise self._invalid(
+                    f"{name!r:.80} cannot be a name in SQL: write a to z, 0 to 9 and _, first a "
+                    "letter, at most 48 of them"
+                )
+        if self.name in RESERVED and self.inline is None:
+            raise self._invalid("the schema has this name")
+        if self.name.startswith(RESERVED_BEGINNINGS):
+            raise self._invalid(f"no name begins with {' or '.join(RESERVED_BEGINNINGS)}")
+        if type(self.version) is not int or not 1 <= self.version <= _MAX_INT:
+            raise self._invalid(f"version {self.version!r:.80} is not 1 or more")
+
+    def _check_key(self) -> None:
+        required = {column.name for column in self.columns if not column.nullable}
+        if type(self.key) is not tuple or not self.key or not required.issuperset(self.key):
+            raise self._invalid("`key` is a tuple of columns that are never None, and not empty")
+        if len(set(self.key)) != len(self.key):
+            raise self._invalid("`key` names a column twice")
+
+    def _invalid(self, reason: str) -> InvalidView:
+        return InvalidView(str(self.name), reason)
 
     @property
     def table(self) -> str:
-        """The name of the stored table of this version."""
+        """The name of the stored table of this version, once it is complete."""
         return f"view_{self.name}_v{self.version}"
+
+    @property
+    def building(self) -> str:
+        """The name of the same table until it has been at the head of the log for the first time.
+        So nobody takes for whole what is not."""
+        return f"{self.table}_building"
 
 
 def run_key(recorded: Recorded, *rest: str | int) -> list[Key]:
@@ -121,21 +182,6 @@ def run_key(recorded: Recorded, *rest: str | int) -> list[Key]:
 def add(amount: int, more: int) -> int:
     """A sum that stays within what a column holds, whatever was recorded."""
     return max(-_MAX_INT, min(amount + more, _MAX_INT))
-
-
-def _attrs(row: type) -> type[attrs.AttrsInstance]:
-    if not attrs.has(row):
-        raise ValueError(f"{row.__name__} is not an attrs class")
-    return row
-
-
-def _column(attribute: "attrs.Attribute[Any]") -> Column:
-    declared: Any = attribute.type
-    options = get_args(declared) if isinstance(declared, UnionType) else (declared,)
-    plain = [option for option in options if option is not type(None)]
-    if len(plain) != 1 or plain[0] not in (str, int, bool):
-        raise ValueError(f"column {attribute.name!r} is no str, int or bool, with or without None")
-    return Column(attribute.name, plain[0], len(plain) != len(options))
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:

@@ -144,6 +144,13 @@ class Database:
             raise Closed(self.path)
         await self._run(self._checkpointer, checkpoint)
 
+    async def truncate_wal(self) -> None:
+        """Move all of the WAL into the file and empty it, as far as nobody is in the way: what was
+        deleted is then in neither."""
+        await self.write(
+            lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        )
+
     def wal_pages(self) -> int:
         """Pages in the WAL since it last began anew."""
         with suppress(FileNotFoundError), open(f"{self.path}-wal", "rb", buffering=0) as wal:
@@ -310,9 +317,12 @@ def _prepare(
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have been faster.
-        if _pragma(connection, "user_version") != SCHEMA:
+        found = _pragma(connection, "user_version")  # another process may have been faster
+        if found > SCHEMA:
+            raise SchemaTooNew(database.path, found, SCHEMA)
+        if found < SCHEMA:
             migrate(connection)
+        if found == 0:
             begin(connection)
         connection.execute("COMMIT")
     except BaseException:

@@ -38,6 +38,7 @@ from carstore.names import (
     run_lease,
     run_stream,
 )
+from carstore.redaction import Redaction
 from carstore.sqlite.batch import BatchWriter
 from carstore.sqlite.database import CHECKPOINT_PAGES, Database, checkpoint
 from carstore.sqlite.prepare import Submission, check_names, prepare
@@ -61,8 +62,9 @@ _FOREVER = 2**63 - 1
 class SqliteLog:
     """`carstore.log.Log` on a SQLite file."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, redaction: Redaction) -> None:
         self._database = database
+        self._redaction = redaction
         self._writer = BatchWriter(database.path, clock)
         self._queue: deque[Submission] = deque()
         self._queued_events = 0
@@ -82,7 +84,7 @@ class SqliteLog:
         return await future
 
     async def submit(self, *entries: Entry, expect: Expect = NOTHING) -> "asyncio.Future[Appended]":
-        submission = prepare(entries, expect)
+        submission = prepare(entries, expect, self._redaction)
         while self._queued_events and self._queued_events + len(entries) > MAX_QUEUED_EVENTS:
             await self._wait_for_room()
         if self._closing:

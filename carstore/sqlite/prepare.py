@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from attrs import define
 
-from carstore.codec import Encoded, encode
-from carstore.errors import InvalidEvent
+from carstore.blobs import Blob, has_references, references_in_text
+from carstore.codec import Encoded, encode, with_prev
+from carstore.errors import InvalidEvent, InvalidJson
 from carstore.events import Event, LeaseGranted, LeaseReleased, LeaseRenewed
 from carstore.log import MAX_APPEND_EVENTS, NOTHING, Appended, Entry, Expect
 from carstore.names import RunId, StreamName
+from carstore.redaction import JsonPath, Redaction
 
 MAX_TTL_US = 2**60
 """Microseconds a lease may hold: 36,000 years, so that its expiry is an integer of 64 bits."""
@@ -37,12 +39,16 @@ class Submission:
 
     entries: Sequence[Prepared]
     expect: Expect
+    blobs: Sequence[Blob] = ()
+    """Values that go beside the log."""
+    references: frozenset[str] = frozenset()
+    """Hashes of other values that the entries refer to."""
     outcome: Appended | Exception | None = None
     future: Future[Appended] | None = None
     """Where the outcome is awaited."""
 
 
-def prepare(entries: Sequence[Entry], expect: Expect) -> Submission:
+def prepare(entries: Sequence[Entry], expect: Expect, redaction: Redaction) -> Submission:
     """Make an append ready for the queue.
 
     Raises:
@@ -55,12 +61,33 @@ def prepare(entries: Sequence[Entry], expect: Expect) -> Submission:
         )
     if expect is not NOTHING:
         check_names("expect", _names_of(expect))
-    return Submission([_prepare(entry) for entry in entries], expect)
+    blobs: list[Blob] = []
+    prepared = [_prepare(entry, redaction, blobs) for entry in entries]
+    references = _references(prepared, blobs)
+    return Submission(prepared, expect, blobs, references)
 
 
-def _prepare(entry: Entry) -> Prepared:
-    stream, event, run_id = entry
-    encoded = encode(event)
+def _references(prepared: Sequence[Prepared], blobs: Sequence[Blob]) -> frozenset[str]:
+    found: set[str] = set()
+    for _, _, encoded in prepared:
+        if has_references(encoded.data if encoded.rest is None else encoded.rest):
+            found |= references_in_text(with_prev(encoded, None) if encoded.rest else encoded.data)
+    return frozenset(found.difference([blob.hash for blob in blobs])) if found else frozenset()
+
+
+def _prepare(entry: Entry, redaction: Redaction, blobs: list[Blob]) -> Prepared:
+    stream, event, run_id, sensitive = entry
+    if sensitive or redaction.names:
+        event, beside = _redacted(redaction, event, sensitive)
+        blobs.extend(beside)
+        encoded = encode(event)
+    else:
+        encoded = encode(event)
+        if len(encoded.data) + len(encoded.rest or "") > redaction.inline_bytes:
+            event, beside = redaction.applied(event)
+            if beside:
+                blobs.extend(beside)
+                encoded = encode(event)
     check_names("stream", (stream,))
     if run_id is not None:
         check_names("run_id", (run_id,))
@@ -69,6 +96,16 @@ def _prepare(entry: Entry) -> Prepared:
     elif encoded.kind in LEASE_KINDS:
         _check_lease_event(event)
     return Prepared(stream, run_id, encoded)
+
+
+def _redacted(
+    redaction: Redaction, event: Event, sensitive: Sequence[JsonPath]
+) -> tuple[Event, list[Blob]]:
+    try:
+        return redaction.applied(event, sensitive)
+    except InvalidJson:
+        encode(event)  # says the same of the event as it was given, and where in it
+        raise
 
 
 def _names_of(expect: Expect) -> Iterable[object]:

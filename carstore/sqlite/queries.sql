@@ -47,6 +47,26 @@ INSERT INTO events (position, stream_id, version, kind, schema_version, recorded
                     key, fence, fence_token, data, prev_hash, hash)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- A value that is there already is kept as it is: it has the same hash.
+-- name: insert_blob
+INSERT INTO blobs (hash, nonce, body)
+SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE hash = ?1);
+
+-- Those of the hashes in a JSON list that are there, or were until they were forgotten.
+-- name: known_blobs
+SELECT k.value FROM json_each(?) AS k
+WHERE EXISTS (SELECT 1 FROM blobs WHERE hash = k.value)
+   OR EXISTS (SELECT 1 FROM streams WHERE name = 'blob/' || k.value);
+
+-- name: blobs
+SELECT hash, body FROM blobs WHERE hash IN (SELECT value FROM json_each(?));
+
+-- name: blob_infos
+SELECT hash, length(body), length(nonce) > 0 FROM blobs ORDER BY length(body) DESC, hash;
+
+-- name: has_blobs
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'blobs';
+
 -- Reading, a page at a time: positions after :after, at most :until, kinds in the JSON list :kinds
 -- (null: all).
 -- name: page_all

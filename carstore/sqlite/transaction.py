@@ -16,12 +16,19 @@ from typing import Any, cast
 
 from attrs import Factory, define
 
+from carstore.blobs import Blob
 from carstore.canonical import loads_trusted
 from carstore.chain import GENESIS, frame, link
 from carstore.clock import Clock
 from carstore.codec import Encoded, with_prev
-from carstore.errors import LeaseLost, SchemaTooNew, StaleFence, StateConflict, VersionConflict
-from carstore.events import LeaseGranted, LeaseReleased, LeaseRenewed, LogEpochStarted
+from carstore.errors import InvalidEvent, LeaseLost, SchemaTooNew, StaleFence, StateConflict, VersionConflict
+from carstore.events import (
+    BlobForgotten,
+    LeaseGranted,
+    LeaseReleased,
+    LeaseRenewed,
+    LogEpochStarted,
+)
 from carstore.log import NOTHING, Appended, Fence, LeaseIs
 from carstore.names import (
     FencingToken,
@@ -68,6 +75,10 @@ class Transaction:
     """Of the log, once a grant has needed it."""
     new_streams: list[tuple[int, str, str | None]] = Factory(list)
     rows: list[_Row] = Factory(list)
+    blobs: dict[str, Blob] = Factory(dict)
+    """To be written with `rows`, by hash."""
+    forgets: bool = False
+    """Whether `rows` make the file forget a blob."""
 
     @property
     def remembered(self) -> int:
@@ -120,8 +131,11 @@ class Transaction:
 
         Raises:
             VersionConflict, StateConflict, StaleFence, LeaseLost
+            InvalidEvent: it refers to a value beside the log that is not there.
         """
         expect = submission.expect
+        if submission.references:
+            self._judge_references(submission.references)
         passed: dict[LeaseName, str] = {}
         for entry in submission.entries:
             if entry.encoded.kind in LEASE_KINDS:
@@ -141,6 +155,19 @@ class Transaction:
             newest = self.key_heads[scope, key] or 0
             if newest != read_at:
                 raise StateConflict(scope, key, read_at, Position(newest))
+
+    def _judge_references(self, references: Iterable[str]) -> None:
+        """Whether what an append refers to is here, or was until it was forgotten."""
+        missing = {one for one in references if one not in self.blobs}
+        for (known,) in self._rows_of("known_blobs", missing):
+            missing.discard(known)
+        if missing:
+            raise InvalidEvent(
+                "append",
+                "data",
+                f"it refers to the value {min(missing)}, which this file does not hold; write the "
+                "value itself",
+            )
 
     def _judge_lease(self, condition: LeaseIs) -> None:
         token, expires_at = self.leases[condition.lease] or (None, None)
@@ -175,6 +202,10 @@ class Transaction:
 
     def plan(self, submission: Submission) -> None:
         """Give each event of an append its place, its fence and its hash."""
+        if submission.blobs:
+            if self.forgets:  # one of these may be what is forgotten just before
+                self.write()
+            self.blobs.update({blob.hash: blob for blob in submission.blobs})
         first, now = self.position + 1, self.now
         position, prev_hash = self.position, self.prev_hash
         fence = submission.expect.fence
@@ -191,6 +222,8 @@ class Transaction:
                 self.key_heads[changed] = position
             elif kind in LEASE_KINDS:
                 fence = self._follow_lease(encoded, position, fence)
+            elif kind == BlobForgotten.kind:
+                self.forgets = True
             elif kind == LogEpochStarted.kind:
                 self.epoch = loads_trusted(data)["epoch"]
             lease, token = fence if fence and fence.lease == stream.lease else (None, None)
@@ -239,8 +272,15 @@ class Transaction:
         if self.new_streams:
             self.connection.executemany(SQL["insert_stream"], self.new_streams)
             self.new_streams.clear()
+        if self.blobs:
+            rows = [(blob.hash, blob.nonce, blob.body) for blob in self.blobs.values()]
+            self.connection.executemany(SQL["insert_blob"], rows)
+            self.blobs.clear()
+        if self.forgets:
+            self.connection.execute("PRAGMA secure_delete = ON")
         self.connection.executemany(SQL["insert_event"], self.rows)
         self.rows.clear()
+        self.forgets = False
 
 
 def begin(connection: sqlite3.Connection, path: str, clock: Clock) -> Transaction:

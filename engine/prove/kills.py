@@ -1,25 +1,24 @@
 """Kill, check, go on: until every run is over, and then once more with another file."""
 
 import asyncio
-import json
-import multiprocessing
-import os
 import random
 import shutil
-import tempfile
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
-from tests.proofs.checks import Ledger
-from tests.proofs.workload import SHAPES, Place, main, notes
+from engine.prove.broken import in_force
+from engine.prove.family import Child, Family, kill, wait_until
+from engine.prove.ledger import Ledger
+from engine.prove.proof import Figure, Outcome, Progress, Proof, Scale, by_scale
+from engine.prove.workload import SHAPES, Place, main, notes
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["PROMISES", "Figures", "campaign", "kills_proof", "promises"]
 
 RUNS = 4 * SHAPES
 """Runs of one file."""
@@ -27,8 +26,22 @@ RUNS = 4 * SHAPES
 REACH_SECONDS = (0.02, 0.06, 0.15)
 """Within what time after its first sign of life a process is killed: soon, or after some work."""
 
-PATIENCE_SECONDS = 60
-"""How long the last, unharmed life may take."""
+BROKEN_SECONDS = 60.0
+"""How long a promise that was broken on purpose is looked for."""
+
+PROMISES = {
+    "lost": "acknowledged events lost",
+    "partial": "appends there in part",
+    "gap": "gaps, or breaks in the chain",
+    "chain": "problems found by verify",
+    "views": "views that differ from a rebuild",
+    "repeated": "calls repeated after their completion",
+    "no intent": "calls without a durable intent",
+    "resumed twice": "runs driven by two at once",
+    "compensation": "runs undone otherwise than once, in reverse",
+    "outcome": "runs that ended otherwise than planned",
+}
+"""What is counted; all must be 0."""
 
 
 @define
@@ -47,159 +60,163 @@ class Figures:
     acknowledged: int = 0
     calls: int = 0
     in_doubt: int = 0
-    seconds: float = 0.0
     counts: Counter[str] = field(factory=Counter)
     """Broken promises by name."""
     broken: list[str] = field(factory=list)
 
+    def told(self) -> dict[str, Figure]:
+        """By names for people."""
+        return {
+            "processes killed": self.kills,
+            "of them while recovering": self.while_recovering,
+            "of them while a run was on its way back": self.while_compensating,
+            "rounds with two processes at once": self.two_at_once,
+            "files": self.files,
+            "runs finished": self.runs,
+            "events acknowledged": self.acknowledged,
+            "tool calls": self.calls,
+            "attempts in doubt": self.in_doubt,
+            **promises(self.counts),
+        }
 
-def prepare() -> None:
-    """Let children be born with everything imported."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+
+def promises(counts: Counter[str]) -> dict[str, Figure]:
+    """How often each promise was found broken, by names for people."""
+    return {what: counts[name] for name, what in PROMISES.items()}
+
+
+def kills_proof(kills: int | None = None) -> Proof:
+    """The proof; `kills` instead of what its scale says."""
+
+    def run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
+        wanted = kills or by_scale(scale, 60, 300, 1000)
+
+        def told(figures: Figures) -> None:
+            progress(f"killing processes: {figures.kills:,} of {wanted:,}")
+
+        seconds = 3600.0 if in_force() is None else BROKEN_SECONDS
+        figures = campaign(place, wanted, seed=seed, most_seconds=seconds, progress=told)
+        return Outcome(figures=figures.told(), broken=figures.broken)
+
+    return Proof(
+        "kills",
+        "A process killed at any moment, also while it recovers, while it undoes, or beside another"
+        " one, loses nothing acknowledged and repeats nothing completed.",
+        run,
     )
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.proofs.workload"])
 
 
 def campaign(
+    folder: Path,
     kills: int,
     *,
     seed: int = 0,
     runs: int = RUNS,
-    broken: str | None = None,
-    alone: bool = False,
     most_seconds: float = 3600,
     progress: Callable[[Figures], None] = lambda figures: None,
 ) -> Figures:
     """Kill processes until `kills` are dead and all their runs are over; stop at a broken promise.
 
+    With a promise broken on purpose there is never more than one process at a time, so that
+    nothing but the proof notices.
+
     Args:
+        folder: where the files are made, one folder each; those of a broken promise are left.
         runs: of one file; when they are over, another file is begun.
-        broken: the breakage that the children live with.
-        alone: whether there is never more than one process at a time.
+        most_seconds: after these no further file is begun.
+
+    Raises:
+        ProofFailed: a process failed by itself.
     """
-    prepare()
     figures, source, began = Figures(), random.Random(seed), time.monotonic()
     while figures.kills < kills and not figures.broken:
         if time.monotonic() - began > most_seconds:
             break
-        with tempfile.TemporaryDirectory(prefix="carstore-proof-") as folder:
-            _one_file(Place(Path(folder)), figures, source, kills, runs, broken, alone, progress)
-    figures.seconds = time.monotonic() - began
+        place = Place(folder / f"file {figures.files}")
+        place.folder.mkdir()
+        with Family(place.folder) as family:
+            _OneFile(place, family, figures, source, runs).until(kills, progress)
+        if not figures.broken:
+            shutil.rmtree(place.folder)
     return figures
 
 
-def _one_file(
-    place: Place,
-    figures: Figures,
-    source: random.Random,
-    kills: int,
-    runs: int,
-    broken: str | None,
-    alone: bool,
-    progress: Callable[[Figures], None],
-) -> None:
-    ledger = Ledger(place)
-    figures.files += 1
-    while not ledger.broken:
-        last = figures.kills >= kills
-        children = [
-            _born(place, runs, broken) for _ in range(1 if alone or source.random() > 0.3 else 2)
-        ]
-        figures.two_at_once += len(children) == 2
-        finished = _finished(children) if last else _killed(children, place, source, figures)
-        ledger.check()
-        progress(figures)
-        if finished:
-            break
-    if not ledger.broken:
-        asyncio.run(ledger.check_end(runs))
-        figures.runs += runs
-    figures.acknowledged += ledger.acknowledged
-    figures.calls += ledger.calls
-    figures.in_doubt += _count(place, "action_in_doubt")
-    figures.counts += ledger.counts
-    figures.broken += ledger.broken
-    if ledger.broken and os.environ.get("KEEP"):
-        shutil.copytree(place.folder, os.environ["KEEP"], dirs_exist_ok=True)
+@define
+class _OneFile:
+    """The lives that work on one file, until its runs are over."""
+
+    place: Place
+    family: Family
+    figures: Figures
+    source: random.Random
+    runs: int
+
+    def until(self, kills: int, progress: Callable[[Figures], None]) -> None:
+        ledger, figures = Ledger(self.place), self.figures
+        figures.files += 1
+        finished = False
+        while not ledger.broken and not finished:
+            last = figures.kills >= kills
+            alone = in_force() is not None or self.source.random() > 0.3
+            children = [self._born() for _ in range(1 if alone else 2)]
+            figures.two_at_once += len(children) == 2
+            finished = self._finished(children) if last else self._killed(children)
+            ledger.check()
+            progress(figures)
+        if not ledger.broken:
+            asyncio.run(ledger.check_end(self.runs))
+            figures.runs += self.runs
+        figures.acknowledged += ledger.acknowledged
+        figures.calls += ledger.calls
+        figures.in_doubt += len(_events(self.place, "action_in_doubt"))
+        figures.counts += ledger.counts
+        figures.broken += ledger.broken
+
+    def _born(self) -> Child:
+        return self.family.born(main, str(self.place.folder), self.runs)
+
+    def _killed(self, children: list[Child]) -> bool:
+        """Kill all at random moments of their lives; whether one had finished before."""
+        reach = self.source.choice(REACH_SECONDS)
+        first = len(notes(self.place.acks))
+        wait_until(
+            lambda: len(notes(self.place.acks)) > first or not all(c.is_alive() for c in children),
+            "a sign of life from a process",
+        )
+        finished = False
+        for child in children:
+            child.join(self.source.uniform(0, reach))
+            finished = finished or child.exitcode == 0
+            self.family.check(child)
+            if child.exitcode is None:
+                kill(child)
+                self._count(child)
+        return finished
+
+    def _count(self, killed: Child) -> None:
+        self.figures.kills += 1
+        said = [one.get("phase") for one in notes(self.place.acks) if one.get("pid") == killed.pid]
+        self.figures.while_recovering += bool(said) and "recovered" not in said
+        begun = set(_events(self.place, "compensation_executing"))
+        self.figures.while_compensating += bool(
+            begun - set(_events(self.place, "proposal_completed"))
+        )
+
+    def _finished(self, children: list[Child]) -> bool:
+        for child in children:
+            self.family.finish(child)
+        return True
 
 
-def _born(place: Place, runs: int, broken: str | None) -> ForkServerProcess:
-    context = multiprocessing.get_context("forkserver")
-    child = context.Process(target=main, args=(str(place.folder), runs, broken))
-    child.start()
-    return child
-
-
-def _killed(
-    children: list[ForkServerProcess],
-    place: Place,
-    source: random.Random,
-    figures: Figures,
-) -> bool:
-    """Kill all children at random moments of their lives; whether one had finished before."""
-    reach = source.choice(REACH_SECONDS)
-    first = len(notes(place.acks))
-    _until(lambda: len(notes(place.acks)) > first or not all(c.is_alive() for c in children))
-    finished = False
-    for child in children:
-        child.join(source.uniform(0, reach))
-        finished = finished or child.exitcode == 0
-        _raise_if_failed(child)
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-            figures.kills += 1
-            said = [one.get("phase") for one in notes(place.acks) if one.get("pid") == child.pid]
-            figures.while_recovering += bool(said) and "recovered" not in said
-            figures.while_compensating += _is_compensating(place)
-    return finished
-
-
-def _finished(children: list[ForkServerProcess]) -> bool:
-    for child in children:
-        child.join(PATIENCE_SECONDS)
-        if child.exitcode is None:
-            child.kill()
-            child.join()
-            raise TimeoutError(f"a life that nobody harmed took more than {PATIENCE_SECONDS} s")
-        _raise_if_failed(child)
-    return True
-
-
-def _raise_if_failed(child: ForkServerProcess) -> None:
-    if child.exitcode not in (None, 0):
-        raise RuntimeError(f"a child failed by itself with exit code {child.exitcode}")
-
-
-def _until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("no sign of life from a child")
-        time.sleep(0.001)
-
-
-def _events(place: Place, kinds: tuple[str, ...]) -> list[tuple[str, Any]]:
-    import sqlite3
-
+def _events(place: Place, kind: str) -> list[Any]:
+    """The runs of all events of a kind."""
     if not place.database.exists():
         return []
     log = sqlite3.connect(f"file:{place.database}?mode=ro", uri=True)
     try:
-        marks = ", ".join("?" * len(kinds))
-        found = log.execute(f"SELECT run_id, data FROM events WHERE kind IN ({marks})", kinds)
-        return [(run, json.loads(data)) for run, data in found]
+        found = log.execute("SELECT run_id FROM events WHERE kind = ?", (kind,))
+        return [run for (run,) in found]
     except sqlite3.OperationalError:
         return []  # it was killed before it had made the schema
     finally:
         log.close()
-
-
-def _count(place: Place, kind: str) -> int:
-    return len(_events(place, (kind,)))
-
-
-def _is_compensating(place: Place) -> bool:
-    begun = {run for run, _ in _events(place, ("compensation_executing",))}
-    return bool(begun - {run for run, _ in _events(place, ("proposal_completed",))})

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import sqlite3
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -257,14 +256,6 @@ async def live(place: Place, runs: int) -> None:
     place.close()
 
 
-def main(folder: str, runs: int, broken: str | None = None) -> None:
+def main(folder: str, runs: int) -> None:
     """The life of a child process."""
-    if broken is not None:
-        from tests.proofs.broken import BREAKAGES
-
-        BREAKAGES[broken].apply()
     asyncio.run(live(Place(Path(folder)), runs))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4])

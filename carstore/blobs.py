@@ -1,0 +1,152 @@
+"""Values beside the log: what is too large for an event, or must be possible to forget.
+
+An event can never be erased, so it holds a reference, `{"$blob": HASH, "bytes": SIZE}`, in the place
+of such a value, and the table `blobs` holds the value. The hash covers a nonce and the canonical
+text of the value. The nonce of a sensitive value is random, so that its hash tells nothing about it
+once the value is forgotten; that of others is empty, so that equal values are kept once.
+"""
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Protocol, TypeVar
+
+from attrs import frozen
+
+from carstore import canonical
+from carstore.log import Recorded, StateRead
+from carstore.names import Json, StreamName
+
+REFERENCE = "$blob"
+"""The name that makes an object a reference, if the others are right too."""
+
+_NAMES = frozenset({REFERENCE, "bytes"})
+_NAMES_IF_SENSITIVE = _NAMES | {"sensitive"}
+_MARK = f'"{REFERENCE}":"'
+_NONCE_BYTES = 16
+
+_Name = TypeVar("_Name")
+
+
+@frozen
+class Blob:
+    """A value and its hash (hex), as they are stored."""
+
+    hash: str
+    nonce: bytes
+    body: bytes
+
+    @property
+    def reference(self) -> Json:
+        """What stands in the event."""
+        found: dict[str, Json] = {REFERENCE: self.hash, "bytes": len(self.body)}
+        return {**found, "sensitive": True} if self.nonce else found
+
+
+@frozen
+class BlobInfo:
+    """What may be told of a blob without showing it; `bytes` is the size of its text."""
+
+    hash: str
+    bytes: int
+    sensitive: bool
+
+
+class Blobs(Protocol):
+    """The port."""
+
+    async def read(self, hashes: Collection[str]) -> dict[str, Json]:
+        """The values of those that are there."""
+        ...
+
+    async def fill(self, value: Json) -> Json:
+        """`value` with each reference replaced by its value; one that is forgotten stays."""
+        ...
+
+    async def fill_events(self, events: Iterable[Recorded]) -> list[Recorded]:
+        """Events with their data filled; what they were hashed as stands in the log only."""
+        ...
+
+    async def fill_reads(self, reads: Mapping[_Name, StateRead]) -> dict[_Name, StateRead]:
+        """What was read of the state, with the values filled."""
+        ...
+
+    async def infos(self) -> list[BlobInfo]:
+        """All that are there, largest first."""
+        ...
+
+    async def forget(self, blob: str, *, reason: str, by: str) -> None:
+        """Delete a value for good, and append that this was done.
+
+        Raises:
+            NotFound: it is not there, or is forgotten already.
+        """
+        ...
+
+
+def make_blob(value: Json, *, sensitive: bool) -> Blob:
+    """Raises `InvalidJson` if JSON cannot hold `value`."""
+    body = canonical.dumps(value).encode()
+    nonce = os.urandom(_NONCE_BYTES) if sensitive else b""
+    return Blob(hash_of(nonce, body), nonce, body)
+
+
+def hash_of(nonce: bytes, body: bytes) -> str:
+    """SHA-256, in hex."""
+    return sha256(nonce + body).hexdigest()
+
+
+def blob_stream(blob: str) -> StreamName:
+    """Where it is recorded that a blob was forgotten; until then there is no such stream."""
+    return StreamName(f"blob/{blob}")
+
+
+def referred(value: Json) -> str | None:
+    """The hash if `value` is a reference, else None."""
+    if type(value) is not dict or value.keys() not in (_NAMES, _NAMES_IF_SENSITIVE):
+        return None
+    found, size = value[REFERENCE], value["bytes"]
+    well_formed = (
+        type(found) is str
+        and len(found) == 64
+        and all(character in "0123456789abcdef" for character in found)
+        and type(size) is int
+        and value.get("sensitive", True) is True
+    )
+    return found if well_formed else None
+
+
+def references(value: Json) -> Iterator[str]:
+    """The hashes of all references in `value`."""
+    if type(value) is dict:
+        found = referred(value)
+        if found is not None:
+            yield found
+            return
+        for item in value.values():
+            yield from references(item)
+    elif type(value) is list:
+        for item in value:
+            yield from references(item)
+
+
+def has_references(text: str) -> bool:
+    """Whether there may be references in a canonical text; quick."""
+    return _MARK in text
+
+
+def references_in_text(text: str) -> set[str]:
+    """The hashes of all references in a canonical text."""
+    return set(references(canonical.loads_trusted(text))) if has_references(text) else set()
+
+
+def filled(value: Json, values: Mapping[str, Json]) -> Json:
+    """`value` with references replaced as far as `values` has them; a copy where it differs."""
+    if type(value) is dict:
+        found = referred(value)
+        if found is not None:
+            return values.get(found, value)
+        return {name: filled(item, values) for name, item in value.items()}
+    if type(value) is list:
+        return [filled(item, values) for item in value]
+    return value

@@ -1,0 +1,167 @@
+"""What does not go into an event but beside it: decided as an event is about to be appended.
+
+Three things put a value into a blob. Whoever appends says where in the event a sensitive value
+stands (`Entry.sensitive`). A rule of the store names fields and state keys that are sensitive
+wherever they stand. And what is larger than a limit goes, if it is a value of somebody's (an
+output, a parameter, the value of a state key) and not what the runtime itself has to read.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any, TypeAlias
+
+import attrs
+from attrs import field, frozen
+
+from carstore import canonical
+from carstore.blobs import Blob, make_blob, referred
+from carstore.events import KINDS, Event, StateChanged
+from carstore.names import Json
+
+JsonPath: TypeAlias = tuple[str | int, ...]
+"""A way into an event: the name of a field, then names and indexes; `*` is any of them."""
+
+INLINE_BYTES = 64 * 1024
+"""Bytes of canonical text up to which a value stands in its event."""
+
+_PLAN = ("proposal", "actions", "*")
+_LARGE: dict[str, tuple[JsonPath, ...]] = {
+    "proposal_received": ((*_PLAN, "parameters", "*"), (*_PLAN, "expected_effects", "*")),
+    "action_succeeded": (("output",),),
+    "action_failed": (("output",),),
+    "action_deduplicated": (("output",),),
+    "action_logged": (("data",),),
+    "compensation_succeeded": (("output",),),
+    "doubt_resolved": (("output",),),
+    "state_changed": (("value",),),
+}
+"""Where values of any size stand."""
+
+
+def _lower(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ValueError(f"names is a list of names, not the text {names!r:.80}")
+    return tuple(name.lower() for name in names)
+
+
+@frozen(kw_only=True)
+class Redaction:
+    """The rules of a store.
+
+    Args:
+        names: of fields of JSON objects and of state keys whose values are sensitive wherever they
+            stand; case does not matter, and a `*` at either end stands for anything.
+        inline_bytes: how large a value may be to stand in its event.
+    """
+
+    names: tuple[str, ...] = field(default=(), converter=_lower)
+    inline_bytes: int = field(default=INLINE_BYTES, validator=attrs.validators.ge(0))
+
+    def is_sensitive(self, name: str) -> bool:
+        """Whether a field or a state key of this name is."""
+        lower = name.lower()
+        return any([_matches(pattern, lower) for pattern in self.names])
+
+    def applied(
+        self, event: Event, sensitive: Iterable[JsonPath] = ()
+    ) -> tuple[Event, list[Blob]]:
+        """`event` with references in it, and the values they stand for.
+
+        Raises:
+            InvalidJson: a value is none that JSON can hold.
+        """
+        blobs: list[Blob] = []
+        changed: dict[str, Json] = {}
+        for name in _json_fields(event.kind):
+            value = getattr(event, name)
+            made = self._redacted(event, name, value, sensitive, blobs)
+            if made is not value:
+                changed[name] = made
+        return (attrs.evolve(event, **changed) if changed else event), blobs
+
+    def _redacted(
+        self, event: Event, name: str, value: Json, sensitive: Iterable[JsonPath], blobs: list[Blob]
+    ) -> Json:
+        def hidden(value: Json) -> Json:
+            return _beside(value, blobs, sensitive=True)
+
+        def shortened(value: Json) -> Json:
+            if len(canonical.dumps(value).encode()) <= self.inline_bytes:
+                return value
+            return _beside(value, blobs, sensitive=False)
+
+        for path in sensitive:
+            if path[0] == name:
+                value = _replaced(value, path[1:], hidden)
+        if self.names:
+            whole = isinstance(event, StateChanged) and self.is_sensitive(event.key)
+            value = hidden(value) if whole else self._without_names(value, hidden)
+        for path in _LARGE.get(event.kind, ()):
+            if path[0] == name:
+                value = _replaced(value, path[1:], shortened)
+        return value
+
+    def _without_names(self, value: Json, hidden: Callable[[Json], Json]) -> Json:
+        if type(value) is dict:
+            if referred(value) is not None:
+                return value
+            made = {
+                name: hidden(item)
+                if self.is_sensitive(str(name))
+                else self._without_names(item, hidden)
+                for name, item in value.items()
+            }
+            return made if any([made[name] is not value[name] for name in made]) else value
+        if type(value) is list:
+            items = [self._without_names(item, hidden) for item in value]
+            same = all([new is old for new, old in zip(items, value, strict=True)])
+            return value if same else items
+        return value
+
+
+def _matches(pattern: str, name: str) -> bool:
+    bare = pattern.strip("*")
+    if pattern == bare:
+        return name == bare
+    if pattern.startswith("*") and pattern.endswith("*"):
+        return bare in name
+    return name.endswith(bare) if pattern.startswith("*") else name.startswith(bare)
+
+
+def _beside(value: Json, blobs: list[Blob], *, sensitive: bool) -> Json:
+    """A reference to `value`. Nothing, and what is a reference already, stays as it is."""
+    if value is None or referred(value) is not None:
+        return value
+    blob = make_blob(value, sensitive=sensitive)
+    blobs.append(blob)
+    return blob.reference
+
+
+def _replaced(value: Json, path: JsonPath, replace: Callable[[Json], Json]) -> Json:
+    """`value` with what stands at `path` replaced, if anything does; copies along the way."""
+    if not path:
+        return replace(value)
+    step, rest = path[0], path[1:]
+    if type(value) is dict:
+        if referred(value) is not None:
+            return value
+        names = list(value) if step == "*" else [step] if step in value else []
+        made = {name: _replaced(value[name], rest, replace) for name in names}
+        return {**value, **made} if any([made[n] is not value[n] for n in made]) else value
+    if type(value) is list:
+        indexes: Iterable[int] = range(len(value)) if step == "*" else ()
+        if type(step) is int and 0 <= step < len(value):
+            indexes = (step,)
+        items = list(value)
+        for index in indexes:
+            items[index] = _replaced(value[index], rest, replace)
+        same = all([new is old for new, old in zip(items, value, strict=True)])
+        return value if same else items
+    return value
+
+
+@cache
+def _json_fields(kind: str) -> tuple[str, ...]:
+    """The fields of a kind that hold any JSON."""
+    cls: Any = KINDS[kind]
+    return tuple([one.name for one in attrs.fields(cls) if one.type == Json])

@@ -1,0 +1,154 @@
+"""What can be told of a database from outside: its size and header, its place, who may write it.
+
+Nothing here asks SQLite, so it works for files that SQLite refuses. As in `wal_facts`, the process
+must not have the database open.
+"""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from attrs import frozen
+
+from carstore.errors import NotADatabase, NotFound
+
+_MAGIC = b"SQLite format 3\x00"
+_HEADER_BYTES = 100
+
+
+@frozen(kw_only=True)
+class Header:
+    """What stands at the beginning of every SQLite file. What is in the WAL is not in it yet."""
+
+    page_size: int
+    """Bytes; 0 if what stands there is none."""
+    pages: int
+    wal: bool
+    """Whether the file says that it is used with a WAL."""
+    user_version: int
+    application_id: int
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Header | None":
+        """None if it is not the beginning of a SQLite file."""
+        if len(data) < _HEADER_BYTES or data[:16] != _MAGIC:
+            return None
+        size = int.from_bytes(data[16:18], "big")
+        size = 65536 if size == 1 else size
+        return cls(
+            page_size=size if 512 <= size and size & (size - 1) == 0 else 0,
+            pages=int.from_bytes(data[28:32], "big"),
+            wal=data[18:20] == b"\x02\x02",
+            user_version=int.from_bytes(data[60:64], "big", signed=True),
+            application_id=int.from_bytes(data[68:72], "big"),
+        )
+
+
+@frozen
+class Mount:
+    """The file system that a file is on."""
+
+    kind: str
+    """`ext4`, `nfs4`, ...; "" if that cannot be told."""
+    point: str
+
+
+@frozen(kw_only=True)
+class FileFacts:
+    """A database and the files beside it."""
+
+    path: str
+    bytes: int
+    header: Header | None
+    links: int
+    """Names that the file has."""
+    others_may_write: bool
+    readable: bool
+    writable: bool
+    """By whoever asks; so also the next one."""
+    folder_writable: bool
+    unwritable_beside: tuple[str, ...]
+    """Files of SQLite beside it that cannot be written by who can write the database."""
+    journal_bytes: int | None
+    """Size of a rollback journal beside it, None: there is none."""
+    free_bytes: int
+    """What ordinary users may still write where it is."""
+    mount: Mount
+
+
+def read_facts(path: str) -> FileFacts:
+    """Look at the file `path`.
+
+    Raises:
+        NotFound: there is none.
+        NotADatabase: it is not a file.
+        OSError: it cannot be looked at.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound("database", path) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
+        raise NotADatabase(path, f"it is {kind}")
+    whole = os.path.realpath(path)
+    head = b""
+    with suppress(PermissionError), open(path, "rb") as file:
+        head = file.read(_HEADER_BYTES)
+    space = os.statvfs(path)
+    return FileFacts(
+        path=path,
+        bytes=status.st_size,
+        header=Header.parse(head),
+        links=status.st_nlink,
+        others_may_write=bool(status.st_mode & stat.S_IWOTH),
+        readable=os.access(path, os.R_OK),
+        writable=os.access(path, os.W_OK),
+        folder_writable=os.access(os.path.dirname(whole), os.W_OK),
+        unwritable_beside=_unwritable_beside(path),
+        journal_bytes=_size(f"{path}-journal"),
+        free_bytes=space.f_bavail * space.f_frsize,
+        mount=mount_of(whole, _mounts()),
+    )
+
+
+def _unwritable_beside(path: str) -> tuple[str, ...]:
+    beside = (f"{path}-wal", f"{path}-shm")
+    return tuple(name for name in beside if os.path.exists(name) and not os.access(name, os.W_OK))
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _mounts() -> str:
+    """The list of mounts of this process; empty where the system keeps none."""
+    try:
+        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def mount_of(path: str, mounts: str) -> Mount:
+    """The mount of an absolute path: the one with the longest matching point, of these the last."""
+    found = Mount("", "")
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point, kind = _unescaped(fields[1]), fields[2]
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(found.point):
+            found = Mount(kind, point)
+    return found
+
+
+def _unescaped(point: str) -> str:
+    """Blanks and the like stand in the list as octal numbers."""
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        point = point.replace(code, chr(int(code[1:], 8)))
+    return point

@@ -1,0 +1,141 @@
+"""The WAL: how long it is, and how it is emptied.
+
+What is committed goes to the end of the WAL. A checkpoint copies it into the file; once all of it
+is there and nobody reads from the WAL, the next commit begins it anew, so its file stays as large
+as it once was. Whoever keeps a transaction open holds that back: then the WAL grows with each
+commit, and no checkpoint can help. Nothing of carstore keeps one open for longer than a page.
+
+Checkpoints of one process take turns, also those of several stores on one file: SQLite before
+3.51.3 has a rare bug when two connections reset a WAL at the same instant.
+"""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from bisect import bisect_left
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
+
+from carstore.errors import CarstoreError
+
+if TYPE_CHECKING:
+    from carstore.sqlite.database import Database
+
+CHECKPOINT_PAGES = 4_000
+"""WAL size (pages of 4 KiB) at which a checkpoint begins. Extending the WAL halves the commit
+rate, and a reader searches all of it, so it is kept near this size."""
+
+LOOK_SECONDS = 0.02
+"""How often appends look at how long the WAL is: 30 microseconds each time."""
+
+HELD_BACK_PAUSE = 20
+"""After a checkpoint in vain, the pause before the next one, in times of what it took: it searches
+the whole WAL, which grows meanwhile."""
+
+_HEADER, _FRAME_HEADER = 32, 24
+"""Bytes; see "The Write-Ahead Log" in SQLite's description of its file format."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint found: `pages` in the WAL, of which `moved` are in the file by now; -1 if
+    somebody else was at it."""
+
+    pages: int
+    moved: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the next commit can begin the WAL anew."""
+        return self.pages == self.moved >= 0
+
+
+_turns: "WeakValueDictionary[tuple[int, int], threading.Lock]" = WeakValueDictionary()
+_turns_guard = threading.Lock()
+
+
+def turn_of(path: str) -> threading.Lock:
+    """The lock under which this process checkpoints that file."""
+    found = os.stat(path)
+    with _turns_guard:
+        return _turns.setdefault((found.st_dev, found.st_ino), threading.Lock())
+
+
+def checkpoint(connection: sqlite3.Connection, turn: threading.Lock, *, wait: bool) -> Checkpoint:
+    """Copy the WAL into the file as far as no reader is in the way.
+
+    Args:
+        wait: for the turn, rather than leave it to whoever has it.
+    """
+    if not turn.acquire(blocking=wait):
+        return Checkpoint(-1, -1)
+    try:
+        _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    finally:
+        turn.release()
+    return Checkpoint(pages, moved)
+
+
+def count_pages(path: str) -> int:
+    """Pages in the WAL of the file at `path` since it last began anew."""
+    with suppress(FileNotFoundError), open(f"{path}-wal", "rb", buffering=0) as wal:
+        return _frames(wal.fileno())
+    return 0
+
+
+def _frames(wal: int) -> int:
+    """The frames of a WAL. Its file keeps its size; those that are left of earlier rounds come
+    last, and have another salt than the header."""
+    header = os.pread(wal, _HEADER, 0)
+    salt, page_size = header[16:24], int.from_bytes(header[8:12], "big")
+    frame_size = _FRAME_HEADER + page_size
+    frames = range((os.fstat(wal).st_size - _HEADER) // frame_size)
+
+    def is_left_over(frame: int) -> bool:
+        return os.pread(wal, 8, _HEADER + frame * frame_size + 8) != salt
+
+    return bisect_left(frames, x=True, key=is_left_over)
+
+
+def is_there(path: str) -> bool:
+    """Whether the file at `path` has a WAL that may hold something."""
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+class WalCare:
+    """Looks after the WAL beside the appends of one store."""
+
+    def __init__(self, database: "Database") -> None:
+        self._database = database
+        self._look_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        """Begin a checkpoint when the WAL has reached its size. To be called after each commit."""
+        now = asyncio.get_running_loop().time()
+        if self._task is None and now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            if count_pages(self._database.path) > CHECKPOINT_PAGES:
+                self._task = asyncio.create_task(self._empty(), name="carstore wal")
+
+    async def _empty(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            found = await self._database.empty_wal()
+            if not found.is_whole:
+                self._look_at = clock() + HELD_BACK_PAUSE * (clock() - began)
+        except CarstoreError:
+            # The appends meet the same trouble and report it; a checkpoint can be done later.
+            pass
+        finally:
+            self._task = None
+
+    async def close(self) -> None:
+        """Wait for a checkpoint that is on its way."""
+        if self._task is not None:
+            await self._task
