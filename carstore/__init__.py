@@ -6,7 +6,7 @@ from carstore.errors import CarstoreError
 from carstore.log import Appended, Entry, Expect, Fence, Head, LeaseIs, Log, Recorded, StateRead
 from carstore.store import Store
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Appended",

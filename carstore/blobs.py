@@ -1,21 +1,24 @@
 """Values beside the log: what is too large for an event, or must be possible to forget.
 
-An event can never be erased, so it holds a reference, `{"$blob": HASH, "bytes": SIZE}`, in the place
-of such a value, and the table `blobs` holds the value. The hash covers a nonce and the canonical
-text of the value. The nonce of a sensitive value is random, so that its hash tells nothing about it
-once the value is forgotten; that of others is empty, so that equal values are kept once.
+An event can never be erased, so it holds a reference, `{"$blob": HASH, "bytes": SIZE}`, in the
+place of such a value, and the table `blobs` holds the value. The hash covers a nonce and the
+canonical text of the value. The nonce of a sensitive value is random, so that its hash tells
+nothing about it once the value is forgotten; that of others is empty, so that equal values are
+kept once.
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from attrs import frozen
 
 from carstore import canonical
-from carstore.log import Recorded, StateRead
 from carstore.names import Json, StreamName
+
+if TYPE_CHECKING:
+    from carstore.log import StateRead
 
 REFERENCE = "$blob"
 """The name that makes an object a reference, if the others are right too."""
@@ -55,19 +58,25 @@ class BlobInfo:
 class Blobs(Protocol):
     """The port."""
 
-    async def read(self, hashes: Collection[str]) -> dict[str, Json]:
-        """The values of those that are there."""
+    async def read(self, hashes: Collection[str], *, sensitive: bool = True) -> dict[str, Json]:
+        """The values of those that are there, and of those that these refer to in turn.
+
+        Args:
+            sensitive: whether references to sensitive values are followed.
+        """
         ...
 
-    async def fill(self, value: Json) -> Json:
-        """`value` with each reference replaced by its value; one that is forgotten stays."""
+    async def fill(self, value: Json, *, sensitive: bool = True) -> Json:
+        """`value` with each reference replaced by its value; one that is forgotten stays.
+
+        Args:
+            sensitive: whether references to sensitive values are replaced too.
+        """
         ...
 
-    async def fill_events(self, events: Iterable[Recorded]) -> list[Recorded]:
-        """Events with their data filled; what they were hashed as stands in the log only."""
-        ...
-
-    async def fill_reads(self, reads: Mapping[_Name, StateRead]) -> dict[_Name, StateRead]:
+    async def fill_reads(
+        self, reads: "Mapping[_Name, StateRead]", *, sensitive: bool = True
+    ) -> "dict[_Name, StateRead]":
         """What was read of the state, with the values filled."""
         ...
 
@@ -116,18 +125,19 @@ def referred(value: Json) -> str | None:
     return found if well_formed else None
 
 
-def references(value: Json) -> Iterator[str]:
-    """The hashes of all references in `value`."""
+def references(value: Json, *, sensitive: bool = True) -> Iterator[str]:
+    """The hashes of all references in `value`; without those to sensitive values, if asked so."""
     if type(value) is dict:
         found = referred(value)
         if found is not None:
-            yield found
+            if sensitive or "sensitive" not in value:
+                yield found
             return
         for item in value.values():
-            yield from references(item)
+            yield from references(item, sensitive=sensitive)
     elif type(value) is list:
         for item in value:
-            yield from references(item)
+            yield from references(item, sensitive=sensitive)
 
 
 def has_references(text: str) -> bool:
@@ -145,7 +155,7 @@ def filled(value: Json, values: Mapping[str, Json]) -> Json:
     if type(value) is dict:
         found = referred(value)
         if found is not None:
-            return values.get(found, value)
+            return filled(values[found], values) if found in values else value
         return {name: filled(item, values) for name, item in value.items()}
     if type(value) is list:
         return [filled(item, values) for item in value]

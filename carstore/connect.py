@@ -110,6 +110,7 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
             log=log,
             leases=SqliteLeases(database, log, self.clock, self.processes, holder, epoch),
             blobs=SqliteBlobs(database, log),
+            redaction=self.redaction,
             clock=self.clock,
             log_id=LogId(log_id),
             epoch=epoch,

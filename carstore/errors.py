@@ -5,19 +5,24 @@ documented list (`docs/errors.md`), the message a person reads, and for bad inpu
 the offending value. Programs match on the class or the code, never on the message.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from carstore.names import FencingToken, LeaseName, Position, RunId, Scope, StateKey, StreamName
 
 __all__ = [
+    "AlreadyThere",
     "Busy",
+    "CannotOpen",
     "CarstoreError",
     "Closed",
+    "CopyFailed",
     "CorruptLog",
+    "CursorRefused",
     "DiskFull",
     "InvalidEvent",
+    "InvalidExport",
     "InvalidJson",
     "LeaseHeld",
     "LeaseLost",
@@ -51,6 +56,12 @@ class CarstoreError(Exception):
     def where(self) -> str | None:
         """The path into the input that is at fault, if it is the input."""
         return None
+
+    def again(self) -> Self:
+        """The same for another caller, with a traceback and notes of its own."""
+        same = evolve(self)
+        same.__cause__ = self.__cause__
+        return same
 
 
 @define(slots=False, eq=False)
@@ -100,9 +111,9 @@ class UnknownEvent(CarstoreError):
     @property
     def message(self) -> str:
         return (
-            f"event {self.position} is a {self.kind!r} of schema version {self.schema_version}, "
-            "which this carstore does not know. Read the file with the newer carstore that wrote "
-            "it; nothing was changed."
+            f"event {self.position} is a {self.kind!r:.200} of schema version "
+            f"{self.schema_version}, which this carstore does not know. Read the file with the newer "
+            "carstore that wrote it; nothing was changed."
         )
 
 
@@ -232,6 +243,42 @@ class StoreFailed(CarstoreError):
 
 
 @define(slots=False, eq=False)
+class CannotOpen(CarstoreError):
+    """The file is there, or could be made, but this process is not allowed to open it so."""
+
+    code: ClassVar[str] = "cannot_open"
+    path: str
+    reason: str
+    hint: str
+
+    @property
+    def message(self) -> str:
+        return f"{self.path} cannot be opened: {self.reason}. {self.hint}"
+
+    @property
+    def where(self) -> str | None:
+        return self.path
+
+
+@define(slots=False, eq=False)
+class CursorRefused(CarstoreError):
+    """A consumer's place is one in another log, or in one that was cut or replaced."""
+
+    code: ClassVar[str] = "cursor_refused"
+    consumer: str
+    position: int
+    path: str
+    reason: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"consumer {self.consumer!r} has applied events up to position {self.position}, and "
+            f"{self.path} is not the log they came from: {self.reason}. Nothing was applied."
+        )
+
+
+@define(slots=False, eq=False)
 class CorruptLog(CarstoreError):
     """The file, or the history in it, is not what was written."""
 
@@ -271,8 +318,8 @@ class SchemaTooNew(CarstoreError):
     @property
     def message(self) -> str:
         return (
-            f"{self.path} has schema {self.found}; this carstore knows schemas up to {self.known}. "
-            "Upgrade carstore to open it."
+            f"{self.path} has schema {self.found}, which a newer carstore has given it; this one "
+            f"knows schemas up to {self.known}. Upgrade carstore to go on; nothing was changed."
         )
 
 
@@ -304,6 +351,61 @@ class ReadOnly(CarstoreError):
     @property
     def message(self) -> str:
         return f"{self.path} is open for reading only."
+
+
+@define(slots=False, eq=False)
+class AlreadyThere(CarstoreError):
+    """A file was to be made where there is one. Nothing was written."""
+
+    code: ClassVar[str] = "already_there"
+    path: str
+    reason: str = "it would be overwritten"
+
+    @property
+    def message(self) -> str:
+        return f"there is a file {self.path} already: {self.reason}. Choose another name."
+
+    @property
+    def where(self) -> str | None:
+        return self.path
+
+
+@define(slots=False, eq=False)
+class CopyFailed(CarstoreError):
+    """A copy could not be made, or what was copied is damaged. There is no file of that name."""
+
+    code: ClassVar[str] = "copy_failed"
+    path: str
+    reason: str
+    hint: str = "Nothing was left of it."
+
+    @property
+    def message(self) -> str:
+        return f"{self.path} was not made: {self.reason}. {self.hint}"
+
+    @property
+    def where(self) -> str | None:
+        return self.path
+
+
+@define(slots=False, eq=False)
+class InvalidExport(CarstoreError):
+    """An exported file is not what an export wrote: it was cut or changed. Nothing was made."""
+
+    code: ClassVar[str] = "invalid_export"
+    path: str
+    line: int
+    reason: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"{self.path}, line {self.line}: {self.reason}. Nothing was imported; export it again."
+        )
+
+    @property
+    def where(self) -> str | None:
+        return f"{self.path}:{self.line}"
 
 
 @define(slots=False, eq=False)

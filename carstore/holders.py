@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from attrs import asdict, frozen
+from attrs import asdict, fields, frozen
 
+from carstore.errors import InvalidEvent
 from carstore.names import Json
 
 
@@ -44,7 +45,17 @@ class Holder:
 
     @classmethod
     def from_json(cls, data: Json) -> "Holder":
-        return cls(**data)
+        """The holder that `to_json` gave, also one of a newer carstore, which may say more.
+
+        Raises:
+            InvalidEvent: if a field is missing or of another type.
+        """
+        given = data if isinstance(data, dict) else {}
+        wrong = [one.name for one in fields(cls) if type(given.get(one.name)) is not one.type]
+        if wrong:
+            reason = f"{', '.join(wrong)}: missing, or of another type"
+            raise InvalidEvent("lease_granted", "$.holder", reason)
+        return cls(**{one.name: given[one.name] for one in fields(cls)})
 
 
 class Processes(Protocol):

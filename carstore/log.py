@@ -10,11 +10,12 @@ An implementation keeps five promises, which one contract suite checks for each:
 """
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from attrs import Factory, frozen
 
+from carstore.blobs import Blob
 from carstore.codec import decode
 from carstore.events import Event
 from carstore.names import (
@@ -68,14 +69,13 @@ class Recorded(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An event to append: to which stream, for which run, and what of it is sensitive."""
+    """An event to append: to which stream, for which run, and the values it refers to."""
 
     stream: StreamName
     event: Event
     run_id: RunId | None = None
-    sensitive: tuple[tuple[str | int, ...], ...] = ()
-    """Ways to values that go beside the log: the name of a field, then names and indexes, `*` for
-    any; for example `("output", "token")`."""
+    blobs: Sequence[Blob] = ()
+    """Values that go beside the log with it; `Redaction.applied` makes them."""
 
 
 class Fence(NamedTuple):
@@ -206,9 +206,32 @@ class Log(Protocol):
         ...
 
     def follow(
-        self, *, after: int = 0, kinds: Collection[str] | None = None
+        self,
+        *,
+        after: int = 0,
+        kinds: Collection[str] | None = None,
+        stream: StreamName | None = None,
+        run: RunId | None = None,
     ) -> AsyncIterator[Recorded]:
-        """Events after `after` in order, then each new one as it is committed, without end."""
+        """Events after `after` in order, then each new one as it is committed, without end.
+
+        The filters are those of `read`. A follower misses nothing however slow it is, and keeps
+        nothing but its place and a page: to go on later, follow after the last position seen.
+
+        Raises:
+            Closed: the store was closed.
+        """
+        ...
+
+    def follow_pages(
+        self,
+        *,
+        after: int = 0,
+        kinds: Collection[str] | None = None,
+        stream: StreamName | None = None,
+        run: RunId | None = None,
+    ) -> AsyncGenerator[list[Recorded], None]:
+        """The same, a page of up to `PAGE_EVENTS` at a time: all that there is by then."""
         ...
 
     async def state(

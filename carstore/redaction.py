@@ -8,6 +8,7 @@ output, a parameter, the value of a state key) and not what the runtime itself h
 
 from collections.abc import Callable, Iterable
 from functools import cache
+from operator import is_
 from typing import Any, TypeAlias
 
 import attrs
@@ -40,7 +41,7 @@ _LARGE: dict[str, tuple[JsonPath, ...]] = {
 
 def _lower(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
-        raise ValueError(f"names is a list of names, not the text {names!r:.80}")
+        raise TypeError(f"names is a list of names, not the text {names!r:.80}")
     return tuple(name.lower() for name in names)
 
 
@@ -60,11 +61,9 @@ class Redaction:
     def is_sensitive(self, name: str) -> bool:
         """Whether a field or a state key of this name is."""
         lower = name.lower()
-        return any([_matches(pattern, lower) for pattern in self.names])
+        return any(_matches(pattern, lower) for pattern in self.names)
 
-    def applied(
-        self, event: Event, sensitive: Iterable[JsonPath] = ()
-    ) -> tuple[Event, list[Blob]]:
+    def applied(self, event: Event, sensitive: Iterable[JsonPath] = ()) -> tuple[Event, list[Blob]]:
         """`event` with references in it, and the values they stand for.
 
         Raises:
@@ -111,10 +110,10 @@ class Redaction:
                 else self._without_names(item, hidden)
                 for name, item in value.items()
             }
-            return made if any([made[name] is not value[name] for name in made]) else value
+            return made if any(made[name] is not value[name] for name in made) else value
         if type(value) is list:
             items = [self._without_names(item, hidden) for item in value]
-            same = all([new is old for new, old in zip(items, value, strict=True)])
+            same = all(map(is_, items, value))
             return value if same else items
         return value
 
@@ -147,7 +146,7 @@ def _replaced(value: Json, path: JsonPath, replace: Callable[[Json], Json]) -> J
             return value
         names = list(value) if step == "*" else [step] if step in value else []
         made = {name: _replaced(value[name], rest, replace) for name in names}
-        return {**value, **made} if any([made[n] is not value[n] for n in made]) else value
+        return {**value, **made} if any(made[n] is not value[n] for n in made) else value
     if type(value) is list:
         indexes: Iterable[int] = range(len(value)) if step == "*" else ()
         if type(step) is int and 0 <= step < len(value):
@@ -155,7 +154,7 @@ def _replaced(value: Json, path: JsonPath, replace: Callable[[Json], Json]) -> J
         items = list(value)
         for index in indexes:
             items[index] = _replaced(value[index], rest, replace)
-        same = all([new is old for new, old in zip(items, value, strict=True)])
+        same = all(map(is_, items, value))
         return value if same else items
     return value
 

@@ -9,6 +9,7 @@ from carstore.clock import Clock
 from carstore.leases import Leases
 from carstore.log import Log
 from carstore.names import LogId
+from carstore.redaction import Redaction
 from carstore.sqlite.database import Database
 
 
@@ -20,6 +21,8 @@ class Store:
     log: Log
     leases: Leases
     blobs: Blobs
+    redaction: Redaction
+    """What does not go into an event but beside it."""
     clock: Clock
     log_id: LogId
     epoch: int

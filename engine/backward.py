@@ -7,14 +7,24 @@ end of the run.
 """
 
 from carstore import events as e
-from carstore.names import Position, StateKey
+from carstore.blobs import filled
+from carstore.names import Json, Position, StateKey
 from engine.begin import parameters_digest, resolved
 from engine.declare import Tool
 from engine.desk import Desk
 from engine.ending import complete, conflict_json, pause_if_idle
 from engine.execute import Call
-from engine.ir import Action, ActionRef, ActionStatus, NotUndone, RollbackConflict, RunStatus
+from engine.ir import (
+    Action,
+    ActionRef,
+    ActionStatus,
+    NotUndone,
+    RollbackConflict,
+    RunStatus,
+    ToolCompensation,
+)
 from engine.rules.references import UnresolvedReference
+from engine.rules.sensitive import forgotten_in, secrets_in, without
 from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
 from engine.run import ActionState
 
@@ -31,7 +41,7 @@ async def unwind(desk: Desk) -> None:
         pause_if_idle(desk)
         return
     for index in reversed(desk.run.succeeded):
-        if not _is_undone(desk, index):
+        if not await _is_undone(desk, index):
             pause_if_idle(desk)
             return
     await _roll_back(desk)
@@ -59,7 +69,7 @@ def _skip_the_rest(desk: Desk) -> None:
             desk.record([e.ActionSkipped(action_id=state.action.id, reason=reason)])
 
 
-def _is_undone(desk: Desk, index: int) -> bool:
+async def _is_undone(desk: Desk, index: int) -> bool:
     """Whether the compensation of an action is over; begins it, or its retry, if it is due."""
     state = desk.run.actions[index]
     if state.undone is not None or state.deduplicated:
@@ -68,26 +78,42 @@ def _is_undone(desk: Desk, index: int) -> bool:
         return False
     if desk.must_wait(index, state.undo, undo=True):
         return False
+    values = await _values_for(desk, state)
     try:
-        undo = _undo_of(desk, state)
+        undo = _undo_of(desk, state, values)
     except UnresolvedReference as error:
         _fail(desk, state, "", error.message)
         return True
     if not isinstance(undo, UndoCall):
         return True
     tool = desk.equipment.tools.get(undo.tool)
+    given = filled(undo.parameters, values) if values else undo.parameters
+    secrets = secrets_in(undo.parameters, values)
     problems = [f"unknown tool '{undo.tool}'"]
     if tool is not None:
-        problems = tool.schema.check_parameters(undo.parameters)
+        problems = tool.schema.check_parameters(given)
+        gone = forgotten_in(given) if desk.run.refers else None
+        if gone is not None:
+            problems.insert(0, f"its parameters need the value {gone}, which was forgotten")
     if tool is None or problems:
-        _fail(desk, state, undo.tool, "; ".join(problems))
+        _fail(desk, state, undo.tool, without(secrets, "; ".join(problems)))
         return True
     if not desk.find_doubt(state, tool, undo=True):
-        _begin_undo(desk, index, tool, undo)
+        _begin_undo(desk, index, tool, undo, given, secrets)
     return False
 
 
-def _undo_of(desk: Desk, state: ActionState) -> Undo:
+async def _values_for(desk: Desk, state: ActionState) -> dict[str, Json]:
+    compensation = state.action.compensation
+    parameters: list[Json] = [state.action.parameters]
+    if isinstance(compensation, ToolCompensation):
+        parameters.append(compensation.parameters)
+    elif isinstance(compensation, ActionRef):
+        parameters.append(desk.run.of(compensation.action_id).action.parameters)
+    return await desk.values_for(*parameters)
+
+
+def _undo_of(desk: Desk, state: ActionState, values: dict[str, Json]) -> Undo:
     def named(action_id: str) -> Action:
         return desk.run.of(action_id).action
 
@@ -96,7 +122,7 @@ def _undo_of(desk: Desk, state: ActionState) -> Undo:
         state.output,
         desk.tool_of(state),
         named,
-        lambda parameters: resolved(desk.run, parameters),
+        lambda parameters: resolved(desk.run, parameters, values),
     )
 
 
@@ -108,7 +134,14 @@ def _fail(desk: Desk, state: ActionState, tool: str, error: str) -> None:
     )
 
 
-def _begin_undo(desk: Desk, index: int, tool: Tool, undo: UndoCall) -> None:
+def _begin_undo(
+    desk: Desk,
+    index: int,
+    tool: Tool,
+    undo: UndoCall,
+    given: dict[str, Json],
+    secrets: frozenset[str],
+) -> None:
     state = desk.run.actions[index]
     attempt = state.undo.number + 1
     intent = e.CompensationExecuting(
@@ -124,7 +157,8 @@ def _begin_undo(desk: Desk, index: int, tool: Tool, undo: UndoCall) -> None:
         undo=True,
         attempt=attempt,
         tool=tool,
-        parameters=undo.parameters,
+        parameters=given,
+        secrets=secrets,
         timeout_ms=tool.schema.timeout_ms,
         grounds={},
         context=desk.context(state, tool, attempt, undo=True),
@@ -203,7 +237,7 @@ def _not_undone(desk: Desk) -> list[NotUndone]:
             reason = f"compensation failed: {state.undo_error}"
             found.append(NotUndone(state.action.id, reason))
         elif state.undone is None:
-            undo = _undo_of(desk, state)
+            undo = _undo_of(desk, state, {})
             if isinstance(undo, Irreversible):
                 found.append(NotUndone(state.action.id, undo.reason))
     return found

@@ -6,19 +6,21 @@ places here, (6) the intent is recorded. State actions have no outside effect, s
 step is the action itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from attrs import frozen
 
 from carstore import canonical
 from carstore import events as e
+from carstore.blobs import filled, references
 from carstore.log import StateRead
 from carstore.names import Json
 from engine.declare import Tool
 from engine.ir import Action, ActionStatus, ActionType
 from engine.rules.graph import keys_read
 from engine.rules.references import UnresolvedReference, resolve
+from engine.rules.sensitive import forgotten_in, secrets_in, without
 from engine.rules.values import same
 from engine.run import ActionState, Run
 from engine.validate import reasons_against
@@ -46,9 +48,12 @@ class Refused:
 
 @frozen(kw_only=True)
 class Ready:
-    """The action passed every check. `parameters` are what the call is to be given."""
+    """The action passed every check."""
 
     parameters: dict[str, Json]
+    """With output references replaced, and references to sensitive values as they are."""
+    given: dict[str, Json]
+    """What the call is to be given."""
     tool: Tool | None
 
 
@@ -63,11 +68,18 @@ def grounds_of(action: Action) -> set[str]:
     return keys
 
 
-def begin(run: Run, index: int, tool: Tool | None, read: Callable[[str], StateRead]) -> Begun:
+def begin(
+    run: Run,
+    index: int,
+    tool: Tool | None,
+    read: Callable[[str], StateRead],
+    values: Mapping[str, Json],
+) -> Begun:
     """Steps 0 to 2: decide whether the action may be dispatched.
 
     Args:
         read: the state of a key of `grounds_of(action)`.
+        values: beside the log, by hash, as far as the call may need them.
     """
     action = run.actions[index].action
     for needed in run.graph.hard[index]:
@@ -77,30 +89,41 @@ def begin(run: Run, index: int, tool: Tool | None, read: Callable[[str], StateRe
             reason = f"dependency '{state.action.id}' {what}"
             return Refused(e.ActionSkipped(action_id=action.id, reason=reason))
     try:
-        parameters = resolved(run, action.parameters)
+        parameters = resolved(run, action.parameters, values)
     except UnresolvedReference as error:
         return Refused(e.ActionRejected(action_id=action.id, error=error.message))
-    reasons = reasons_against(action, parameters, tool, read)
+    given = filled(parameters, values) if values else parameters
+    reasons = reasons_against(action, given, tool, read)
+    gone = forgotten_in(given) if run.refers and action.type is ActionType.TOOL_CALL else None
+    if gone is not None:
+        reasons.insert(0, f"its parameters need the value {gone}, which was forgotten")
     if reasons:
-        return Refused(e.ActionRejected(action_id=action.id, error="; ".join(reasons)))
-    return Ready(parameters=parameters, tool=tool)
+        told = without(secrets_in(parameters, values), "; ".join(reasons))
+        return Refused(e.ActionRejected(action_id=action.id, error=told))
+    return Ready(parameters=parameters, given=given, tool=tool)
 
 
-def resolved(run: Run, parameters: dict[str, Json]) -> dict[str, Json]:
+def resolved(run: Run, parameters: dict[str, Json], values: Mapping[str, Json]) -> dict[str, Json]:
     """`parameters` with every output reference replaced.
+
+    Outputs that are large stand beside the log and are taken from `values`; what is sensitive stays
+    a reference.
 
     Raises:
         UnresolvedReference: one leads nowhere.
     """
-    found: dict[str, Json] = resolve(parameters, run.index, lambda name: _output(run, name))
+
+    def output_of(action_id: str) -> Json:
+        state = run.of(action_id)
+        if state.status is not ActionStatus.SUCCEEDED:
+            raise KeyError(action_id)
+        if not values:
+            return state.output
+        large = values.keys() & set(references(state.output, sensitive=False))
+        return filled(state.output, {one: values[one] for one in large})
+
+    found: dict[str, Json] = resolve(parameters, run.index, output_of)
     return found
-
-
-def _output(run: Run, action_id: str) -> Json:
-    state = run.of(action_id)
-    if state.status is not ActionStatus.SUCCEEDED:
-        raise KeyError(action_id)
-    return state.output
 
 
 def perform_state_action(

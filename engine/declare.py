@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, overload
 
 from attrs import field, frozen
@@ -74,6 +74,7 @@ def tool(
     timeout_ms: int | None = None,
     cache_ttl_secs: int | None = None,
     rate_limit: RateLimit | None = None,
+    sensitive: Collection[str] = (),
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -89,6 +90,7 @@ def tool(
     timeout_ms: int | None = None,
     cache_ttl_secs: int | None = None,
     rate_limit: RateLimit | None = None,
+    sensitive: Collection[str] = (),
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, bare (`@tool`) or with arguments (`@tool(idempotent=True)`).
 
@@ -103,6 +105,8 @@ def tool(
         timeout_ms: how long a call may take, unless its action says otherwise.
         cache_ttl_secs: for how long an output may be given again for the same parameters.
         rate_limit: how many calls within how many seconds.
+        sensitive: what must be possible to forget, and is kept beside the log and out of messages:
+            `["parameters.password", "output.token"]`; `*` is each item of a list.
 
     Raises:
         InvalidTool: if the function cannot be called by name with JSON, saying what to change.
@@ -123,6 +127,7 @@ def tool(
             timeout_ms=timeout_ms,
             cache_ttl_secs=cache_ttl_secs,
             rate_limit=rate_limit,
+            sensitive=tuple(sensitive),
         )
         if parameters is not None or returns is not None:
             schema.compile()  # what hints spell out is valid, and compiled when first needed

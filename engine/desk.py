@@ -12,17 +12,20 @@ from functools import partial
 from attrs import define, field, frozen
 
 from carstore import events as e
+from carstore.blobs import references
 from carstore.errors import StateConflict
 from carstore.log import StateRead
 from carstore.names import ActionId, Json, Position, Scope, StateKey
+from carstore.redaction import JsonPath
 from engine import commit
 from engine.begin import idempotency_key
 from engine.context import ToolContext
 from engine.declare import Tool
-from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, perform
+from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
 from engine.journal import Journal
 from engine.rules.retries import Backoff
 from engine.rules.schedule import Schedule, ScheduleMode
+from engine.rules.sensitive import hidden_in
 from engine.run import ActionState, Attempts, Doubt, Run
 from engine.tools import ToolExecutor, Tools
 
@@ -125,11 +128,31 @@ class Desk:
     def record(self, events: Iterable[e.Event]) -> None:
         """Apply events and append them at the end of the turn; set the timers of retries."""
         for event in events:
-            self.journal.record(event)
+            self.journal.record(event, self._hidden_in(event))
             if isinstance(event, e.ActionRetrying):
                 self.retry_later((self.run.index[event.action_id], False), event.delay_ms)
             elif isinstance(event, e.CompensationRetrying):
                 self.retry_later((self.run.index[event.action_id], True), event.delay_ms)
+
+    def _hidden_in(self, event: e.Event) -> list[JsonPath]:
+        if not self.equipment.tools.any_sensitive:
+            return []
+        action_id = getattr(event, "action_id", None)
+        tool = None if action_id is None else self.run.of(action_id).action.tool
+        return hidden_in(event, self.equipment.tools, tool)
+
+    async def values_for(self, *parameters: Json) -> dict[str, Json]:
+        """The values beside the log that a call with `parameters` may need: what they refer to, and
+        what the outputs do that they may refer to."""
+        if not self.run.refers:
+            return {}
+        wanted = {one for value in parameters for one in references(value)}
+        for state in self.run.actions:
+            wanted.update(references(state.output))
+        found = self.journal.unwritten_values()
+        wanted.difference_update(found)
+        wanted.update(one for value in found.values() for one in references(value))
+        return {**found, **await self.journal.store.blobs.read(wanted)}
 
     async def flush(self) -> None:
         """Make everything recorded durable; then the outcomes in it need not be kept."""
@@ -220,8 +243,9 @@ class Desk:
         )
 
     async def _read_state(self, key: str) -> StateRead:
-        found = await self.journal.store.log.state(self.scope, [StateKey(key)])
-        return found[StateKey(key)]
+        store = self.journal.store
+        found = await store.log.state(self.scope, [StateKey(key)])
+        return (await store.blobs.fill_reads(found))[StateKey(key)]
 
     def start_calls(self) -> None:
         """Make the calls of this turn, whose intents are durable now."""
@@ -244,6 +268,8 @@ class Desk:
             self.journal.clock,
             lambda: self.given_up,
         )
+        if made.secrets:
+            outcome = masked(outcome, made.secrets)
         if place not in self.calls or self.calls[place][0] is not made:
             return  # it was abandoned, and that is recorded
         del self.calls[place]
@@ -293,6 +319,7 @@ class Desk:
         """Record what came of a call, but not its changes if the state it read has changed."""
         made = outcome.call
         state = self.run.actions[made.index]
+        self.run.refers = self.run.refers or any(references(outcome.output))
         if self.given_up and outcome.ending is Ending.UNKNOWN and made.tool.schema.repeatable:
             self.outcomes.remove(outcome)  # nothing to record: it will simply be called again
             return

@@ -44,11 +44,19 @@ REFUSED_SECONDS = 0.2
 
 
 class Driver:
-    """Drives one run; `drive` is the loop."""
+    """Drives one run; `drive` is the loop.
 
-    def __init__(self, desk: Desk, observe: Callable[[Run], None]) -> None:
+    Args:
+        observe: called after each turn with the run as it is then.
+        accepted_by: for a run that was copied unfinished, who accepts that it goes on here.
+    """
+
+    def __init__(
+        self, desk: Desk, observe: Callable[[Run], None], accepted_by: str | None = None
+    ) -> None:
         self._desk = desk
         self._observe = observe
+        self._accepted_by = accepted_by
         self._interrupted = False
 
     async def drive(self) -> Run:
@@ -138,9 +146,7 @@ class Driver:
         desk = self._desk
         journal = desk.journal
         if journal.lease is None and not journal.entries:
-            holder = str(journal.store.leases.holder)
-            first = desk.run.received if journal.is_new else e.RunResumed(holder=holder)
-            desk.record([first])
+            self._take_up()
         for outcome in list(desk.outcomes):
             await desk.take(outcome)
             await desk.keep_small()
@@ -150,6 +156,19 @@ class Driver:
             await self._move_on()
         elif desk.idle:
             pause(desk, "interrupted")
+
+    def _take_up(self) -> None:
+        """Record that the run begins, or goes on with us."""
+        desk = self._desk
+        journal = desk.journal
+        if journal.is_new:
+            desk.record([desk.run.received])
+            return
+        if desk.run.held:
+            if self._accepted_by is None:
+                raise ValueError(f"run {desk.run.run_id} is a copy that nobody has accepted")
+            desk.record([e.CopyAccepted(by=self._accepted_by, epoch=journal.store.epoch)])
+        desk.record([e.RunResumed(holder=str(journal.store.leases.holder))])
 
     async def _move_on(self) -> None:
         """Forward or back, until nothing turns up on the way that changes what is next."""

@@ -1,24 +1,25 @@
 """Execute: make one call, and say what came of it as a value. Somebody else records it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from enum import Enum
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from carstore import canonical
 from carstore.clock import Clock
 from carstore.errors import InvalidJson
 from carstore.names import Json
-from engine.buffered import Buffered
+from engine.buffered import Buffered, LogLine
 from engine.calling import call
 from engine.context import ToolContext
 from engine.declare import Tool
 from engine.rules.copies import own_copy
+from engine.rules.sensitive import mapped, without
 from engine.tools import ToolExecutor
 
-__all__ = ["Call", "Ending", "Outcome", "perform"]
+__all__ = ["Call", "Ending", "Outcome", "masked", "perform"]
 
 CANCEL_GRACE_SECONDS = 1.0
 """How long a cancelled asynchronous tool may take to clean up before it is left alone."""
@@ -55,6 +56,8 @@ class Call:
     """State key -> position at which it was read to decide on the call."""
     reuse_key: str | None = None
     """Under which the result will be remembered, if the action asks for that."""
+    secrets: frozenset[str] = frozenset()
+    """Texts among the parameters that no message may hold."""
     context: ToolContext
 
 
@@ -107,6 +110,17 @@ async def perform(
         duration_us=clock.boot() - started,
         buffered=made.context.close(),
     )
+
+
+def masked(outcome: Outcome, secrets: Iterable[str]) -> Outcome:
+    """An outcome whose error and log lines do not hold `secrets`."""
+
+    def mask(text: str) -> str:
+        return without(secrets, text)
+
+    buffered = outcome.buffered
+    lines = tuple(LogLine(mask(line.message), mapped(line.data, mask)) for line in buffered.lines)
+    return evolve(outcome, error=mask(outcome.error), buffered=evolve(buffered, lines=lines))
 
 
 class _TimedOut(Exception):

@@ -15,6 +15,7 @@ from engine.desk import Desk
 from engine.ending import complete, pause_if_idle
 from engine.execute import Call
 from engine.ir import ActionStatus, ActionType, RunStatus
+from engine.rules.sensitive import secrets_in
 from engine.rules.values import same
 from engine.run import ActionState
 
@@ -64,11 +65,13 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
     if contested is not None:
         _fail(desk, state, desk.contested[contested].message)
         return
-    begun = begin(desk.run, index, tool, desk.journal.state.read)
+    values = await desk.values_for(state.action.parameters)
+    begun = begin(desk.run, index, tool, desk.journal.state.read, values)
     if isinstance(begun, Refused):
         desk.record([begun.event])
     elif state.action.type is ActionType.TOOL_CALL:
-        await _begin_call(desk, index, state, begun)
+        secrets = secrets_in(begun.parameters, values)
+        await _begin_call(desk, index, state, begun, secrets)
     else:
         _perform(desk, state, begun)
 
@@ -93,7 +96,9 @@ def _perform(desk: Desk, state: ActionState, begun: Ready) -> None:
     desk.record(commit.changes(desk.scope, {**written, **action.expected_effects}))
 
 
-async def _begin_call(desk: Desk, index: int, state: ActionState, begun: Ready) -> None:
+async def _begin_call(
+    desk: Desk, index: int, state: ActionState, begun: Ready, secrets: frozenset[str]
+) -> None:
     action, tool = state.action, begun.tool
     assert tool is not None
     remembered = reuse_key(desk.scope, tool, begun.parameters) if action.idempotent else None
@@ -116,7 +121,8 @@ async def _begin_call(desk: Desk, index: int, state: ActionState, begun: Ready) 
         undo=False,
         attempt=attempt,
         tool=tool,
-        parameters=begun.parameters,
+        parameters=begun.given,
+        secrets=secrets,
         timeout_ms=action.timeout_ms or tool.schema.timeout_ms,
         grounds=dict.fromkeys(grounds_of(action), 0),
         reuse_key=remembered,

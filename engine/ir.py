@@ -303,6 +303,9 @@ class RunResult:
     not_undone: tuple[NotUndone, ...] = field(default=(), converter=_items)
     conflicts: tuple[RollbackConflict, ...] = field(default=(), converter=_items)
     cost: CostSummary = CostSummary()
+    waits_for: str | None = None
+    """What a waiting run waits for: `answer` (to what became of calls in doubt), or `acceptance`:
+    it was copied unfinished, and nothing is called for it until `resume` is told to accept that."""
 
     def to_dict(self) -> dict[str, Json]:
         """The JSON that `run`, `resume` and `show` print."""
@@ -310,6 +313,7 @@ class RunResult:
             "run_id": self.run_id,
             "proposal_id": self.proposal_id,
             "status": self.status.value,
+            "waits_for": self.waits_for,
             "results": [result.to_dict() for result in self.results],
             "not_undone": [asdict(item) for item in self.not_undone],
             "conflicts": [asdict(conflict) for conflict in self.conflicts],

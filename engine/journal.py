@@ -10,13 +10,15 @@ run, its release the last entry of the append that ends the driver's turn. A run
 history is one append takes no lease.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from attrs import define, field
 
 from carstore import Store
 from carstore import events as e
+from carstore.blobs import Blob
+from carstore.canonical import loads_trusted
 from carstore.clock import Clock
 from carstore.errors import CarstoreError, LeaseLost
 from carstore.leases import Claim, HeldLease, release
@@ -30,6 +32,7 @@ from carstore.names import (
     run_lease,
     run_stream,
 )
+from carstore.redaction import JsonPath
 from engine.run import Run
 
 __all__ = ["Journal", "load_run"]
@@ -71,6 +74,8 @@ class Journal:
     """Whether the run has not been recorded yet."""
     lease: HeldLease | None = None
     entries: list[Entry] = field(factory=list)
+    blobs: list[Blob] = field(factory=list)
+    """Values that go beside the log with the next append."""
     ends_turn: bool = False
     """Whether what is recorded next is the driver's last word."""
 
@@ -78,18 +83,33 @@ class Journal:
     def clock(self) -> Clock:
         return self.store.clock
 
-    def record(self, event: e.Event) -> None:
-        """Apply an event to the run, and append it with the next flush."""
+    def record(self, event: e.Event, hidden: Sequence[JsonPath] = ()) -> None:
+        """Apply an event to the run, and append it with the next flush.
+
+        Args:
+            hidden: where in it sensitive values stand; the run is told references to them, as it is
+                when it is read from the log.
+        """
+        if hidden or self.store.redaction.names:
+            event, beside = self.store.redaction.applied(event, hidden)
+            if beside:
+                self.blobs.extend(beside)
+                self.run.refers = True
         self.run.apply(event, None)
         if isinstance(event, e.StateChanged):
             self.state.pending[event.key] = (event.value, not event.deleted)
         self.entries.append(Entry(run_stream(self.run.run_id), event, self.run.run_id))
+
+    def unwritten_values(self) -> dict[str, Json]:
+        """The values that wait to be written beside the log, by hash."""
+        return {blob.hash: loads_trusted(blob.body.decode()) for blob in self.blobs}
 
     async def fetch(self, keys: Iterable[str]) -> None:
         """Make `keys` readable."""
         missing = self.state.missing(keys)
         if missing:
             found = await self.store.log.state(self.state.scope, [StateKey(k) for k in missing])
+            found = await self.store.blobs.fill_reads(found, sensitive=False)
             self.state.known.update({str(key): read for key, read in found.items()})
 
     async def flush(self) -> Appended | None:
@@ -106,6 +126,8 @@ class Journal:
         entries = [claim.entry, *self.entries] if claim else list(self.entries)
         if self.ends_turn and self.lease is not None:
             entries.append(release(self.lease, self.run.run_id))
+        if self.blobs:
+            entries[0] = entries[0]._replace(blobs=tuple(self.blobs))
         done = await self.store.log.append(*entries, expect=self._expect(claim))
         self._recorded(done, claimed=claim is not None)
         if claim is not None:
@@ -143,7 +165,8 @@ class Journal:
 
     def _recorded(self, done: Appended, *, claimed: bool) -> None:
         position = done.first + claimed
-        for _, event, _ in self.entries:
+        for entry in self.entries:
+            event = entry.event
             if isinstance(event, e.StateChanged):
                 self.state.known[event.key] = StateRead(
                     event.value, not event.deleted, Position(position), self.run.run_id
@@ -153,12 +176,15 @@ class Journal:
         self.run.stamp(done.recorded_at)
         self.is_new = False
         self.entries.clear()
+        self.blobs.clear()
         self.state.pending.clear()
         self.state.reads.clear()
 
     async def forget(self) -> None:
         """Drop what was decided since the last append, and read the run again."""
         self.entries.clear()
+        if not self.is_new:  # those of a run's first event were made with it
+            self.blobs.clear()
         self.ends_turn = False
         self.state = StateOverlay(self.state.scope)
         if self.is_new:

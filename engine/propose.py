@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from attrs import frozen
 
 from carstore import events as e
+from carstore.blobs import referred
 from carstore.names import Json, LogId, RunId, Scope, is_run_id
 from engine.errors import InvalidRunId, ToolsChanged
 from engine.ir import Action, Proposal, ToolCompensation
@@ -102,7 +103,19 @@ def check_tools(run: Run, tools: Tools) -> None:
 
 def same_plan(run: Run, proposal: Proposal) -> bool:
     """Whether `proposal` is what the run was begun with, but for ids it was not given."""
-    return bool(_without_ids(run.received.proposal) == _without_ids(proposal_to_dict(proposal)))
+    given = _without_ids(proposal_to_dict(proposal))
+    return _alike(_without_ids(run.received.proposal), given)
+
+
+def _alike(recorded: Json, given: Json) -> bool:
+    """Whether two values are equal; what stands beside the log may be any."""
+    if recorded == given or referred(recorded) is not None:
+        return True
+    if type(recorded) is dict and type(given) is dict and recorded.keys() == given.keys():
+        return all(_alike(recorded[name], given[name]) for name in recorded)
+    if type(recorded) is list and type(given) is list and len(recorded) == len(given):
+        return all(map(_alike, recorded, given))
+    return False
 
 
 def _without_ids(proposal: Json) -> Json:

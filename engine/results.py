@@ -12,6 +12,7 @@ from engine.ir import (
     NotUndone,
     RollbackConflict,
     RunResult,
+    RunStatus,
 )
 from engine.run import ActionState, Run
 
@@ -31,7 +32,14 @@ def result_of(run: Run) -> RunResult:
         not_undone=tuple(NotUndone(**item) for item in done.not_undone) if done else (),
         conflicts=tuple(RollbackConflict(**item) for item in done.conflicts) if done else (),
         cost=cost_of(run),
+        waits_for=_waits_for(run),
     )
+
+
+def _waits_for(run: Run) -> str | None:
+    if run.status is not RunStatus.WAITING:
+        return None
+    return "acceptance" if run.held else "answer"
 
 
 def cost_of(run: Run) -> CostSummary:

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from carstore import events as e
+from carstore.blobs import has_references
 from carstore.errors import NotFound
 from carstore.log import Recorded
 from carstore.names import Json, Micros, RunId, run_stream
@@ -95,6 +96,8 @@ class Run:
     """Keys that the run has written."""
     settled: list[int] = field(factory=list)
     """Indexes settled since somebody last emptied this list; what a live schedule has to hear."""
+    refers: bool = False
+    """Whether its events refer to values beside the log."""
     _aborted_by: set[str] = field(factory=set)
     _changing: ActionState | None = None
     _unstamped: list[ActionState] = field(factory=list)
@@ -123,6 +126,7 @@ class Run:
                     continue
                 run = cls.begin(run_id, event, load_proposal(event.proposal))
             run.apply(event, recorded.recorded_at)
+            run.refers = run.refers or has_references(recorded.data)
             if recorded.stream == stream:
                 run.version = recorded.version
         if run is None:
@@ -134,9 +138,15 @@ class Run:
         """Where the run stands."""
         if self.completed is not None:
             return RunStatus(self.completed.status)
-        if self.paused is not None and self.paused.reason == "waiting":
+        if self.held or (self.paused is not None and self.paused.reason == "waiting"):
             return RunStatus.WAITING
         return RunStatus.RUNNING
+
+    @property
+    def held(self) -> bool:
+        """Whether this is a copy of a run that was not finished, and nobody has accepted yet that
+        it goes on here: until then nothing is called for it."""
+        return self.paused is not None and self.paused.reason == "copied"
 
     @property
     def aborting(self) -> bool:
@@ -202,6 +212,10 @@ def _resumed(run: Run, event: e.RunResumed, at: Micros | None) -> None:
 
 def _paused(run: Run, event: e.RunPaused, at: Micros | None) -> None:
     run.paused = event
+
+
+def _copy_accepted(run: Run, event: e.CopyAccepted, at: Micros | None) -> None:
+    run.paused = None
 
 
 def _completed(run: Run, event: e.ProposalCompleted, at: Micros | None) -> None:
@@ -335,6 +349,7 @@ _HANDLERS: dict[type, Callable[[Run, Any, Micros | None], None]] = {
     e.ProposalReceived: _received,
     e.RunResumed: _resumed,
     e.RunPaused: _paused,
+    e.CopyAccepted: _copy_accepted,
     e.ProposalCompleted: _completed,
     e.ActionRejected: _rejected,
     e.ActionSkipped: _skipped,

@@ -1,12 +1,14 @@
 """The runtime: what an application embeds. It builds, starts and stops parts, and holds no rule."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from carstore import Store
+from carstore.blobs import Blob, references
 from carstore.canonical import loads_trusted
 from carstore.errors import LeaseHeld, LeaseLost, StaleFence, VersionConflict
+from carstore.events import Event, ProposalReceived
 from carstore.names import MAIN_SCOPE, Json, RunId, Scope, run_lease
 from engine.declare import Tool
 from engine.desk import Desk, Equipment, Remembered
@@ -14,7 +16,7 @@ from engine.drive import Driver
 from engine.errors import RunExists, RunOwned
 from engine.ir import Proposal, RunResult, RunStatus
 from engine.journal import Journal, StateOverlay, load_run
-from engine.plan_json import check_proposal, parse_proposal
+from engine.plan_json import check_proposal, load_proposal, parse_proposal
 from engine.propose import (
     Options,
     check_run_id,
@@ -25,6 +27,7 @@ from engine.propose import (
 )
 from engine.results import result_of
 from engine.rules.retries import Backoff
+from engine.rules.sensitive import hidden_in
 from engine.run import Run
 from engine.threads import Threads
 from engine.tool_schema import ToolSchema
@@ -137,25 +140,50 @@ class Runtime:
             if not same_plan(found, checked):
                 raise RunExists(name)
             return await self._go_on(found, observe)
-        first = received(checked, self.tools, self.options, self.store.log_id)
-        run = Run.begin(name, first, checked)
-        return await self._drive(run, observe, is_new=True)
+        run, blobs = self._begun(name, checked)
+        return await self._drive(run, observe, is_new=True, blobs=blobs)
+
+    def _begun(self, run_id: RunId, proposal: Proposal) -> tuple[Run, list[Blob]]:
+        """A new run, and the values that go beside the log with its first event."""
+        first: Event = received(proposal, self.tools, self.options, self.store.log_id)
+        first, blobs = self.store.redaction.applied(first, hidden_in(first, self.tools, None))
+        assert isinstance(first, ProposalReceived)
+        run = Run.begin(run_id, first, load_proposal(first.proposal) if blobs else proposal)
+        run.refers = bool(blobs) or any(references(first.proposal))
+        return run, blobs
 
     async def resume(
-        self, run_id: str, *, observe: Callable[[Run], None] = _unobserved
+        self,
+        run_id: str,
+        *,
+        accept_copy: bool = False,
+        by: str = "somebody",
+        observe: Callable[[Run], None] = _unobserved,
     ) -> RunResult:
         """Continue an unfinished run; return the recorded result of a finished one.
+
+        Args:
+            accept_copy: whether a run that was copied unfinished goes on here, although its origin
+                may go on too. Without that, no tool is called for it, and it is returned waiting.
+            by: who accepts that.
 
         Raises:
             NotFound: there is no such run. Otherwise as `execute`.
         """
         run = await load_run(self.store, check_run_id(run_id))
-        return await self._go_on(run, observe)
+        return await self._go_on(run, observe, by if accept_copy else None)
 
     async def recover(
-        self, *, observe: Callable[[Run], None] = _unobserved
+        self,
+        *,
+        accept_copies: bool = False,
+        by: str = "somebody",
+        observe: Callable[[Run], None] = _unobserved,
     ) -> list[RunResult | RunOwned]:
         """Continue every unfinished run, each as `resume` does.
+
+        Args:
+            accept_copies, by: as of `resume`, for all that were copied unfinished.
 
         Returns what came of each, in the order in which they began; for one that another process
         drives, the error that says so.
@@ -165,13 +193,14 @@ class Runtime:
         """
         runs = [await load_run(self.store, run_id) for run_id in await self.unfinished()]
         for run in runs:
-            check_tools(run, self.tools)
+            if accept_copies or not run.held:
+                check_tools(run, self.tools)
         gate = asyncio.Semaphore(MAX_RECOVERING)
 
         async def one(run: Run) -> RunResult | RunOwned:
             async with gate:
                 try:
-                    return await self._go_on(run, observe)
+                    return await self._go_on(run, observe, by if accept_copies else None)
                 except RunOwned as owned:
                     return owned
 
@@ -198,15 +227,26 @@ class Runtime:
         history = [recorded async for recorded in self.store.log.read(run=run_id)]
         return Run.fold(run_id, history) if history else None
 
-    async def _go_on(self, run: Run, observe: Callable[[Run], None]) -> RunResult:
-        if run.completed is not None:
+    async def _go_on(
+        self, run: Run, observe: Callable[[Run], None], accepted_by: str | None = None
+    ) -> RunResult:
+        if run.completed is not None or (run.held and accepted_by is None):
             return result_of(run)
         check_tools(run, self.tools)
-        return await self._drive(run, observe, is_new=False)
+        return await self._drive(run, observe, is_new=False, accepted_by=accepted_by)
 
-    async def _drive(self, run: Run, observe: Callable[[Run], None], *, is_new: bool) -> RunResult:
-        journal = Journal(self.store, run, StateOverlay(Scope(run.received.scope)), is_new)
-        driver = Driver(Desk(journal, self._equipment()), observe)
+    async def _drive(
+        self,
+        run: Run,
+        observe: Callable[[Run], None],
+        *,
+        is_new: bool,
+        blobs: Sequence[Blob] = (),
+        accepted_by: str | None = None,
+    ) -> RunResult:
+        state = StateOverlay(Scope(run.received.scope))
+        journal = Journal(self.store, run, state, is_new, blobs=list(blobs))
+        driver = Driver(Desk(journal, self._equipment()), observe, accepted_by)
         task = asyncio.create_task(driver.drive(), name=f"carstore run {run.run_id}")
         try:
             return result_of(await asyncio.shield(task))
@@ -235,11 +275,14 @@ class Runtime:
         found = await row(self.store, REUSE, (key,))
         if found is None:
             return None
+        output = loads_trusted(found.output)
+        if any(references(await self.store.blobs.fill(output))):
+            return None  # it was forgotten
         return Remembered(
             position=found.position,
             run_id=found.run_id,
             action_id=found.action_id,
-            output=loads_trusted(found.output),
+            output=output,
         )
 
 

@@ -82,6 +82,10 @@ class RateLimit:
         object.__setattr__(self, "interval_secs", float(seconds))
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple | set | frozenset) else value
+
+
 @frozen(kw_only=True)
 class ToolSchema:
     """A tool as models and the engine know it; the seed's schema, with what recovery needs.
@@ -109,6 +113,9 @@ class ToolSchema:
     """The tool that undoes a call; it is handed `{parameters, output}`."""
     timeout_ms: int | None = None
     """How long a call may take, unless its action says otherwise; None: for ever."""
+    sensitive: tuple[str, ...] = field(default=(), converter=_tuple)
+    """Paths to what goes beside the log and can be forgotten: `parameters.password`,
+    `output.keys.*.secret` (`*`: each item)."""
 
     def __attrs_post_init__(self) -> None:
         for path, problem in _problems(self):
@@ -145,9 +152,14 @@ class ToolSchema:
         promised = {
             name: value
             for name, value in self.to_dict().items()
-            if name != "description" and value not in (None, False, {})
+            if name != "description" and value not in (None, False, {}, [])
         }
         return hashlib.sha256(canonical.dumps(promised).encode()).hexdigest()
+
+    @cached_property
+    def sensitive_paths(self) -> tuple[tuple[str, ...], ...]:
+        """`sensitive` in steps."""
+        return tuple([tuple(path.split(".")) for path in self.sensitive])
 
     def check_parameters(self, parameters: Json) -> list[str]:
         """Everything in which `parameters` are not what the schema says; [] if nothing.
@@ -179,6 +191,7 @@ class ToolSchema:
                 "max_calls": limit.max_calls,
                 "interval_secs": limit.interval_secs,
             }
+        found["sensitive"] = list(self.sensitive)
         return found
 
     @classmethod
@@ -230,6 +243,7 @@ def _problems(schema: ToolSchema) -> list[tuple[str, str | None]]:
         ("rate_limit", _problem_with_limit(schema.rate_limit)),
         ("compensation", _problem_with_compensation(schema)),
         ("timeout_ms", _problem_with_count(schema.timeout_ms, MAX_TIMEOUT_MS)),
+        ("sensitive", _problem_with_paths(schema.sensitive)),
     ]
 
 
@@ -263,6 +277,18 @@ def _problem_with_limit(value: Any) -> str | None:
     if value is None or isinstance(value, RateLimit):
         return None
     return f"must be a RateLimit, not a {type(value).__name__}"
+
+
+def _problem_with_paths(value: Any) -> str | None:
+    for path in value if isinstance(value, tuple) else (value,):
+        steps = path.split(".") if isinstance(path, str) else []
+        whole_parameters = steps == ["parameters"]
+        if not steps or steps[0] not in ("parameters", "output") or "" in steps or whole_parameters:
+            return (
+                f"{path!r:.80} is no path to a parameter or to the output; write for example "
+                "'parameters.password' or 'output.token'"
+            )
+    return None
 
 
 def _problem_with_compensation(schema: ToolSchema) -> str | None:

@@ -1,14 +1,8 @@
 """The tools of a runtime: a table of names, where it comes from, and the port for the rest."""
 
-import contextlib
-import hashlib
 import importlib
-import importlib.util
 import os
-import sys
-import traceback
 from collections.abc import Iterable, Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
@@ -17,6 +11,7 @@ from attrs import define
 
 from carstore.errors import CarstoreError
 from carstore.names import Json
+from carstore.python_file import import_failure, import_file, importable
 from engine.declare import Tool, tool
 from engine.tool_schema import EffectMode, InvalidTool, RateLimit, ToolSchema
 
@@ -77,6 +72,8 @@ class Tools:
     def __init__(self, tools: Iterable[Tool | ToolSchema | str] = ()) -> None:
         """Register each of `tools`, as `register` does."""
         self._by_name: dict[str, Tool] = {}
+        self.any_sensitive = False
+        """Whether any tool names something sensitive."""
         for one in tools:
             self.register(one)
 
@@ -96,6 +93,7 @@ class Tools:
             reason = f"there are two tools of this name{_places(known, added)}. Rename one"
             raise InvalidTool(added.name, reason)
         self._by_name[added.name] = added
+        self.any_sensitive = self.any_sensitive or bool(added.schema.sensitive)
         if added.undo is not None:
             self.register(added.undo)
         return added
@@ -202,23 +200,10 @@ def _import_file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise ToolsNotFound(spec, f"{spec} {what}")
-    path = path.resolve()
-    name = _module_name(path)
-    loader = SourceFileLoader(name, str(path))
-    module_spec = importlib.util.spec_from_loader(name, loader)
-    assert module_spec is not None  # only a loader that cannot tell packages makes it None
-    module = importlib.util.module_from_spec(module_spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module
     try:
-        with _importable(str(path.parent)):
-            loader.exec_module(module)
+        return import_file(path)
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        if before is not None:
-            sys.modules[name] = before
-        raise InvalidTool("", _import_failure(error), spec) from error
-    return module
+        raise InvalidTool("", import_failure(error, __file__), spec) from error
 
 
 def _import_module(spec: str) -> ModuleType:
@@ -226,50 +211,10 @@ def _import_module(spec: str) -> ModuleType:
         raise ToolsNotFound(spec, f"there is no file {spec!r:.200}, and no module has such a name")
     importlib.invalidate_caches()
     try:
-        with _importable(os.getcwd()):
+        with importable(os.getcwd()):
             return importlib.import_module(spec)
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and f"{spec}.".startswith(f"{missing}."):
             raise ToolsNotFound(spec, f"there is no module {spec!r:.200}") from None
-        raise InvalidTool("", _import_failure(error), spec) from error
-
-
-@contextlib.contextmanager
-def _importable(folder: str) -> Iterator[None]:
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
-        if folder not in sys.path:
-            sys.path.append(folder)
-
-
-def _module_name(path: Path) -> str:
-    """The file's own name, as siblings and child processes know it, unless that is taken."""
-    known = sys.modules.get(path.stem)
-    ours = known is None or getattr(known, "__file__", None) == str(path)
-    if path.stem.isidentifier() and path.stem not in sys.stdlib_module_names and ours:
-        return path.stem
-    return f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-
-
-def _import_failure(error: BaseException) -> str:
-    """What went wrong, at which line of the tools file, and where else if it was elsewhere."""
-    what = f"{type(error).__name__}: {error}"[:500]
-    machinery = (__file__, importlib.__file__)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in machinery and not frame.filename.startswith("<frozen ")
-    ]
-    if not frames:  # the file itself could not be compiled
-        at = f" at line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        return f"importing it failed{at}: {what}"
-    first, last = frames[0], frames[-1]
-    text = f"importing it failed at line {first.lineno}: {what}"
-    if last.filename != first.filename:
-        text += f" ({last.filename}, line {last.lineno})"
-    return text
+        raise InvalidTool("", import_failure(error, __file__), spec) from error

@@ -6,14 +6,16 @@ from projections.catch_up import catch_up
 from projections.compare import Difference, compare
 from projections.costs import COSTS
 from projections.doubts import DOUBTS
-from projections.errors import ViewDamaged
+from projections.errors import InvalidView, ViewDamaged
 from projections.history import Change, changes_between, why
+from projections.load import load_views
 from projections.materialize import row, rows, select
 from projections.memory import checksum, fold
 from projections.rebuild import Rebuilt, rebuild
 from projections.reuse import REUSE
 from projections.runs import RUNS
 from projections.spans import SPANS
+from projections.standing import Standing, standings
 from projections.state import STATE
 from projections.view import View
 
@@ -29,7 +31,9 @@ __all__ = [
     "VIEWS",
     "Change",
     "Difference",
+    "InvalidView",
     "Rebuilt",
+    "Standing",
     "View",
     "ViewDamaged",
     "catch_up",
@@ -37,9 +41,11 @@ __all__ = [
     "checksum",
     "compare",
     "fold",
+    "load_views",
     "rebuild",
     "row",
     "rows",
     "select",
+    "standings",
     "why",
 ]

@@ -30,11 +30,12 @@ async def catch_up(store: Store, view: View[Any, Any]) -> Position:
     Raises:
         UnknownEvent: at an event of a newer carstore; what comes before may be stored.
         ViewDamaged: its table is not what this program made.
+        ViewFailed: a function of the view raises, or answers what no view can have.
         ReadOnly, Busy, DiskFull, StoreFailed, SchemaTooNew, Closed
     """
     place = await store.database.read(partial(_look, view=view))
     steps = 0
-    while place.position is None or place.position < place.head:
+    while place.position is None or place.position < place.head or not place.complete:
         place = await store.database.write(partial(_step, view=view, path=store.path))
         steps += 1
         if steps % CHECKPOINT_STEPS == 0:
@@ -50,13 +51,19 @@ def _step(connection: sqlite3.Connection, view: View[Any, Any], path: str) -> ta
     with tables.damage_of(view), tables.transaction(connection, path):
         place = tables.place(connection, view)
         if place.position is None:
-            tables.drop(connection, view.table)
-            tables.create(connection, view, view.table)
-        elif place.position == place.head:  # somebody else was faster
+            for table in (view.table, view.building):
+                tables.drop(connection, table)
+            tables.create(connection, view, view.building)
+            place = place._replace(table=view.building, complete=False)
+        elif place.position == place.head and place.complete:  # somebody else was faster
             return place
         events, until = page(connection, view, place.position or 0, place.head)
-        tables.write(connection, view, changes(view, events, tables.loader(connection, view)))
+        load = tables.loader(connection, view, place.table)
+        tables.write(connection, view, place.table, changes(view, events, load))
         tables.set_position(connection, view, until)
         if until == place.head:
+            if not place.complete:
+                tables.swap(connection, view, place.table)
             tables.point(connection, view)
-        return tables.Place(until, place.head)
+            return tables.Place(until, place.head, view.table)
+        return place._replace(position=until)

@@ -50,6 +50,7 @@ async def compare(
 
     Raises:
         UnknownEvent: at an event of a newer carstore.
+        ViewFailed: a function of the view raises, or answers what no view can have.
     """
     try:
         position, stored = await store.database.read(partial(_stored, view=view))
@@ -69,10 +70,10 @@ async def compare(
 
 def _stored(connection: sqlite3.Connection, view: View[Any, R]) -> tuple[Position, dict[Key, R]]:
     with tables.damage_of(view), tables.snapshot(connection):
-        position = tables.place(connection, view).position
-        if position is None:
+        place = tables.place(connection, view)
+        if place.position is None:
             return Position(0), {}
-        return position, tables.select(connection, view, {})
+        return place.position, tables.select(connection, view, place.table)
 
 
 def _differences(

@@ -6,7 +6,14 @@ from attrs import define
 
 from carstore.errors import CarstoreError
 
-__all__ = ["InvalidSelection", "InvalidView", "ViewDamaged", "ViewFailed"]
+__all__ = [
+    "InvalidSearch",
+    "InvalidSelection",
+    "InvalidView",
+    "NoFullText",
+    "ViewDamaged",
+    "ViewFailed",
+]
 
 
 @define(slots=False, eq=False)
@@ -49,7 +56,7 @@ class InvalidView(CarstoreError):
 
 @define(slots=False, eq=False)
 class ViewFailed(CarstoreError):
-    """The functions of a view raised, or made rows that no view can have. Nothing was stored."""
+    """The functions of a view raised, or made rows that no view can have. It is not stored."""
 
     code: ClassVar[str] = "view_failed"
     view: str
@@ -58,8 +65,8 @@ class ViewFailed(CarstoreError):
     @property
     def message(self) -> str:
         return (
-            f"view {self.view!r} cannot be folded: {self.reason}. Nothing of it was stored, and "
-            "the log is not concerned. Correct the definition of the view."
+            f"view {self.view!r} cannot be folded: {self.reason}. What was stored of it stays as "
+            "it was, and the log is not concerned. Correct the definition of the view."
         )
 
 
@@ -78,3 +85,35 @@ class InvalidSelection(CarstoreError):
     @property
     def where(self) -> str | None:
         return self.view
+
+
+@define(slots=False, eq=False)
+class InvalidSearch(CarstoreError):
+    """What is searched for cannot be searched for."""
+
+    code: ClassVar[str] = "invalid_search"
+    words: str
+    reason: str
+
+    @property
+    def message(self) -> str:
+        return f"cannot search for {self.words!r:.200}: {self.reason}"
+
+    @property
+    def where(self) -> str | None:
+        return self.words
+
+
+@define(slots=False, eq=False)
+class NoFullText(CarstoreError):
+    """The SQLite of this Python was built without FTS5, which the search needs."""
+
+    code: ClassVar[str] = "no_full_text"
+    sqlite: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"this Python's SQLite {self.sqlite} was built without FTS5, which searching needs. Use "
+            "a Python whose SQLite has it, such as those of python.org, Homebrew and Debian."
+        )

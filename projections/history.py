@@ -11,6 +11,9 @@ from projections.statements import SQL
 
 __all__ = ["Change", "changes_between", "why"]
 
+MAX_POSITION = 2**63 - 1
+"""The largest that SQLite can hold."""
+
 
 @frozen(kw_only=True)
 class Change:
@@ -32,10 +35,20 @@ class Change:
 
 
 async def why(
-    store: Store, scope: Scope, key: StateKey, *, limit: int | None = None
+    store: Store,
+    scope: Scope,
+    key: StateKey,
+    *,
+    at: int | None = None,
+    limit: int | None = None,
 ) -> list[Change]:
-    """The changes of a key, newest first; at most `limit` of them."""
-    wanted = {"scope": scope, "key": key, "limit": -1 if limit is None else limit}
+    """The changes of a key until position `at` (None: now), newest first; at most `limit`."""
+    wanted = {
+        "scope": scope,
+        "key": key,
+        "until": MAX_POSITION if at is None else at,
+        "limit": -1 if limit is None else limit,
+    }
     return [_change(row) for row in await store.database.fetch(SQL["changes_of_key"], wanted)]
 
 

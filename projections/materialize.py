@@ -12,13 +12,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from carstore.errors import Busy, DiskFull, ReadOnly
+from carstore.errors import Busy, DiskFull, ReadOnly, SchemaTooNew
 from carstore.log import Recorded
 from carstore.store import Store
 from projections import tables
 from projections.catch_up import catch_up
-from projections.memory import changes, fold_into
-from projections.scan import page, pages
+from projections.errors import InvalidSelection
+from projections.memory import changes, check_rows, fold_into
+from projections.scan import newest, page, pages
 from projections.view import Key, R, View
 
 __all__ = ["row", "rows", "select"]
@@ -28,20 +29,36 @@ TAIL_EVENTS = 500
 a single row is asked for they are not even stored, since that would take a commit each time."""
 
 
-async def rows(store: Store, view: View[Any, R], *, at: int | None = None) -> dict[Key, R]:
-    """All rows by key and in its order: of now, or as of position `at`, that event included.
+async def rows(
+    store: Store,
+    view: View[Any, R],
+    *,
+    at: int | None = None,
+    where: Mapping[str, str | int | None] | None = None,
+) -> dict[Key, R]:
+    """The rows by key and in its order: of now, or as of position `at`, that event included.
+
+    Args:
+        where: only rows that have these values in these columns.
 
     Raises:
         UnknownEvent: at an event of a newer carstore.
         ViewDamaged: the stored rows are not what this program stored.
+        ViewFailed: a function of the view raises, or answers what no view can have.
+        InvalidSelection: for a column that the view does not have, or a value of another type.
     """
-    if at is not None:
-        return await _as_of(store, view, at)
-    return await _now(store, view, {})
+    equals = where or {}
+    _check(view, equals)
+    if at is None:
+        return await _now(store, view, equals)
+    found = await _as_of(store, view, at)
+    return {key: row for key, row in found.items() if _matches(row, equals)} if equals else found
 
 
 async def row(store: Store, view: View[Any, R], key: Key) -> R | None:
     """The row of `key` now; None if there is none. Raises as `rows` does."""
+    if len(key) != len(view.key):
+        raise InvalidSelection(view.name, f"its key is ({', '.join(view.key)}), not {key!r:.200}")
     equals = dict(zip(view.key, key, strict=True))
     _check(view, equals)
     found = await store.database.read(partial(_current, view=view, equals=equals))
@@ -55,17 +72,14 @@ async def select(store: Store, view: View[Any, R], **equals: str | int | None) -
 
         await select(store, RUNS, status="waiting")
 
-    Raises:
-        ValueError: for a column that the view does not have, or a value of another type.
-        UnknownEvent, ViewDamaged: as `rows` does.
+    Raises as `rows` does.
     """
-    _check(view, equals)
-    return list((await _now(store, view, equals)).values())
+    return list((await rows(store, view, where=equals)).values())
 
 
 async def _now(store: Store, view: View[Any, R], equals: Mapping[str, object]) -> dict[Key, R]:
     if store.writable and view.inline is None:
-        with suppress(Busy, DiskFull, ReadOnly):
+        with suppress(Busy, DiskFull, ReadOnly, SchemaTooNew):
             await catch_up(store, view)
     found = await store.database.read(partial(_current, view=view, equals=equals))
     if found is not None:
@@ -84,12 +98,13 @@ def _current(
             return None
         tail = _tail(connection, view, place.position or 0, place.head)
         stored: dict[Key, R] = {}
-        load = tables.loader(connection, view)
+        load = tables.loader(connection, view, place.table)
         if place.position is None:
             load = _nothing
         else:
-            stored = tables.select(connection, view, equals)
+            stored = tables.select(connection, view, place.table, equals)
         changed = changes(view, tail, load)
+    check_rows(view, changed.values())
     return _overlaid(stored, changed, equals)
 
 
@@ -120,8 +135,12 @@ def _overlaid(
 async def _as_of(store: Store, view: View[Any, R], at: int) -> dict[Key, R]:
     until = min(at, (await store.log.head()).position)
     position, folded = await store.database.read(partial(_stored_until, view=view, until=until))
-    async for events, _ in pages(store, view, position, until):
-        fold_into(folded, view, events)
+    if position == 0 and view.newest is not None:
+        fold_into(folded, view, await store.database.read(partial(newest, view=view, until=until)))
+    else:
+        async for events, _ in pages(store, view, position, until):
+            fold_into(folded, view, events)
+    check_rows(view, folded.values())
     return dict(sorted(folded.items(), key=lambda item: item[0]))
 
 
@@ -130,10 +149,10 @@ def _stored_until(
 ) -> tuple[int, dict[Key, R]]:
     """The stored rows and their position, or an empty view if they are past `until`."""
     with tables.damage_of(view), tables.snapshot(connection):
-        position = tables.place(connection, view).position
-        if position is None or position > until:
+        place = tables.place(connection, view)
+        if place.position is None or place.position > until:
             return 0, {}
-        return position, tables.select(connection, view, {})
+        return place.position, tables.select(connection, view, place.table)
 
 
 def _matches(row: object, equals: Mapping[str, object]) -> bool:
@@ -144,11 +163,8 @@ def _check(view: View[Any, Any], equals: Mapping[str, object]) -> None:
     columns = {column.name: column for column in view.columns}
     for name, value in equals.items():
         if name not in columns:
-            raise ValueError(
-                f"view {view.name!r} has no column {name!r}; it has {', '.join(columns)}"
-            )
+            known = ", ".join(columns)
+            raise InvalidSelection(view.name, f"there is no column {name!r:.80}; there is {known}")
         if value is not None and type(value) is not columns[name].type:
-            raise ValueError(
-                f"column {name!r} of view {view.name!r} holds {columns[name].type.__name__}, "
-                f"not {value!r:.80}"
-            )
+            held = columns[name].type.__name__
+            raise InvalidSelection(view.name, f"column {name!r} holds {held}, not {value!r:.80}")

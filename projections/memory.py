@@ -1,5 +1,10 @@
-"""Views in memory: the fold itself, and the checksum that tells two results apart."""
+"""Views in memory: the fold itself, and the checksum that tells two results apart.
 
+The functions of a view may be anybody's. What they raise, and what they answer that no view can
+have, becomes a `ViewFailed` that names the event and the line.
+"""
+
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -8,9 +13,12 @@ from carstore.canonical import quote
 from carstore.errors import UnknownEvent
 from carstore.events import KINDS
 from carstore.log import Recorded
-from projections.view import Key, R, Rows, View
+from projections.errors import ViewFailed
+from projections.view import Column, Key, R, Rows, View
 
-__all__ = ["changes", "checksum", "fold", "fold_into"]
+__all__ = ["changes", "check_rows", "checksum", "checksum_in_order", "fold", "fold_into"]
+
+_MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
 
 
 def fold(
@@ -21,6 +29,7 @@ def fold(
     Raises:
         UnknownEvent: if there is an event of a kind that this program does not know.
         InvalidEvent: if the data of an event is not what its class says.
+        ViewFailed: if a function of the view raises, or answers what no view can have.
     """
     folded = dict(rows or {})
     fold_into(folded, view, events)
@@ -63,24 +72,94 @@ def _step(view: View[Any, R], recorded: Recorded, look_up: Callable[[Key], R | N
             raise UnknownEvent(kind, recorded.schema_version, recorded.position)
         return {}
     event = recorded.event
-    named = {key: look_up(key) for key in view.keys(event, recorded)}
-    if not named:
+    try:
+        keys = list(view.keys(event, recorded))
+    except Exception as error:
+        raise _failed(view, recorded, f"`keys` raised {_told(error)}") from error
+    if not keys:
         return {}
-    made = view.evolve(named, event, recorded)
+    width = len(view.key)
+    named: dict[Key, R | None] = {}
+    for key in keys:
+        if type(key) is not tuple or len(key) != width:
+            raise _failed(view, recorded, f"`keys` named {key!r:.200}, no tuple of {width}")
+        named[key] = look_up(key)
+    try:
+        made = view.evolve(named, event, recorded)
+    except Exception as error:
+        raise _failed(view, recorded, f"`evolve` raised {_told(error)}") from error
+    if not isinstance(made, Mapping):
+        raise _failed(view, recorded, f"`evolve` answered {made!r:.200}, no rows by key")
     for key, row in made.items():
+        if row is not None and not isinstance(row, view.row):
+            raise _failed(view, recorded, f"`evolve` answered {row!r:.200}, no {view.row.__name__}")
         if key not in named or (row is not None and view.key_of(row) != key):
-            raise ValueError(
-                f"view {view.name!r}: event {recorded.position}, a {kind}, does not name the row "
-                f"{key!r} that it changes; `keys` and `evolve` of the view disagree"
+            reason = (
+                f"the event does not name the row {key!r:.200} that it changes; `keys` and "
+                "`evolve` disagree"
             )
+            raise _failed(view, recorded, reason)
     return made
+
+
+def _failed(view: View[Any, Any], recorded: Recorded, reason: str) -> ViewFailed:
+    return ViewFailed(view.name, f"at event {recorded.position}, of kind {recorded.kind}, {reason}")
+
+
+def _told(error: Exception) -> str:
+    """An error and the line of the view that it arose from."""
+    told = f"{type(error).__name__}: {error}"[:300]
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is ours
+    return f"{told} ({frames[0].filename}, line {frames[0].lineno})" if frames else told
+
+
+def check_rows(view: View[Any, R], rows: Iterable[R | None]) -> None:
+    """Check that each value is one that its column can hold, in memory as in the file.
+
+    Raises:
+        ViewFailed: naming the row and the column.
+    """
+    for row in rows:
+        if row is None:
+            continue
+        for column, value in zip(view.columns, view.values_of(row), strict=True):
+            if not _can_hold(column, value):
+                holds = f"{column.type.__name__}{' or None' if column.nullable else ''}"
+                reason = (
+                    f"column {column.name!r} of row {view.key_of(row)!r:.200} is {value!r:.80}, "
+                    f"and holds {holds}"
+                )
+                raise ViewFailed(view.name, reason)
+
+
+def _can_hold(column: Column, value: object) -> bool:
+    if value is None:
+        return column.nullable
+    if isinstance(value, str):
+        return column.type is str and (value.isascii() or _is_text(value))
+    if type(value) is int:
+        return column.type is int and _MIN_INT <= value <= _MAX_INT
+    return type(value) is bool and column.type is bool
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+    return True
 
 
 def checksum(view: View[Any, R], rows: Mapping[Key, R]) -> str:
     """SHA-256 (hex) over the view's name, version and columns, and its rows in order of the key."""
+    return checksum_in_order(view, [rows[key] for key in sorted(rows)])
+
+
+def checksum_in_order(view: View[Any, R], rows: Iterable[R]) -> str:
+    """The same of rows that come in order of their key."""
     digest = sha256(_line((view.name, view.version, *[column.name for column in view.columns])))
-    for key in sorted(rows):
-        digest.update(_line(view.values_of(rows[key])))
+    for row in rows:
+        digest.update(_line(view.values_of(row)))
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
+from carstore.errors import UnknownEvent
 from carstore.events import KINDS
 from carstore.log import Recorded
 from carstore.names import Position
@@ -66,3 +67,17 @@ async def pages(
         found = await store.database.read(partial(page, view=view, after=after, until=until))
         yield found
         after = found.until
+
+
+def newest(connection: sqlite3.Connection, view: View[Any, Any], until: int) -> list[Recorded]:
+    """The events up to `until` whose fold is that of all, for a view of which that can be said.
+
+    Raises:
+        UnknownEvent: at an event of a newer carstore, as a fold of all would.
+    """
+    assert view.newest is not None
+    wanted = {"until": until, "kinds": json.dumps(sorted(KINDS))}
+    unknown = connection.execute(SQL["unknown_kind"], wanted).fetchone()
+    if unknown is not None:
+        raise UnknownEvent(*unknown)
+    return [Recorded._make(row) for row in connection.execute(SQL[view.newest], wanted)]

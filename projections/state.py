@@ -48,4 +48,5 @@ STATE: View[StateChanged, StateValue] = View(
     key=("scope", "key"),
     keys=keys,
     evolve=evolve,
+    newest="newest_state",
 )

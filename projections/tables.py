@@ -3,6 +3,11 @@
 All functions here run on a connection's thread. A table and its position change in one transaction,
 so whoever reads both in one transaction knows which events are in the rows.
 
+A version is built in a table with a name of its own, which becomes the real one in the transaction
+that reaches the head of the log. So the name says whether a version is complete, and the plain name
+of the view, which shows the newest complete version, never shows half of one. A process that knows
+only an older version goes on with the table of that, and leaves the plain name alone.
+
 sqlite-utils is imported where it writes: importing it takes longer than opening a file. It is
 given our connection, since a second SQLite library or a second connection to the file would drop
 the locks of ours.
@@ -10,8 +15,8 @@ the locks of ours.
 
 import re
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carstore.errors import SchemaTooNew
@@ -19,6 +24,7 @@ from carstore.names import Position
 from carstore.sqlite.migrations import SCHEMA
 from carstore.sqlite.statements import SQL as LOG_SQL
 from projections.errors import ViewDamaged
+from projections.memory import check_rows
 from projections.statements import SQL
 from projections.view import Key, R, View
 
@@ -33,6 +39,10 @@ class Place(NamedTuple):
 
     position: Position | None
     head: Position
+    table: str = ""
+    """Where the rows are: the view's own table, or the one it is built in."""
+    complete: bool = True
+    """Whether the rows were at the head of the log once."""
 
     @property
     def behind(self) -> int:
@@ -93,30 +103,50 @@ def place(connection: sqlite3.Connection, view: View[Any, Any]) -> Place:
     Raises:
         ViewDamaged: they hold events that the log does not have.
     """
-    wanted = {"name": view.name, "version": view.version, "table": view.table}
-    position, head = connection.execute(SQL["place"], wanted).fetchone()
+    wanted = {
+        "name": view.name,
+        "version": view.version,
+        "table": view.table,
+        "building": view.building,
+    }
+    position, complete, building, head = connection.execute(SQL["place"], wanted).fetchone()
     if view.inline is not None:
-        position = head
+        return Place(head, head, view.table)
+    if not complete and not building:
+        position = None
     if position is not None and position > head:
         raise ViewDamaged(view.name, f"it is at position {position}, and the log ends at {head}")
-    return Place(position, head)
+    return Place(position, head, view.table if complete else view.building, bool(complete))
 
 
 def select(
-    connection: sqlite3.Connection, view: View[Any, R], equals: Mapping[str, object]
+    connection: sqlite3.Connection,
+    view: View[Any, R],
+    table: str,
+    equals: Mapping[str, object] | None = None,
 ) -> dict[Key, R]:
     """The stored rows with these values in these columns, in order of the key."""
+    return {view.key_of(row): row for row in stored(connection, view, table, equals or {})}
+
+
+def stored(
+    connection: sqlite3.Connection, view: View[Any, R], table: str, equals: Mapping[str, object]
+) -> Iterator[R]:
+    """The same, one after the other."""
     where = " AND ".join([f'r."{column}" IS ?' for column in equals]) or "true"
     key = ", ".join([f'r."{column}"' for column in view.key])
-    sql = _of_columns(view, "select_rows", where=f"{where} ORDER BY {key}")
+    sql = _of_columns(view, "select_rows", table, where=f"{where} ORDER BY {key}")
     made = _maker(view)
-    rows = [made(values) for values in connection.execute(sql, tuple(equals.values()))]
-    return {view.key_of(row): row for row in rows}
+    with closing(connection.execute(sql, tuple(equals.values()))) as cursor:
+        for values in cursor:
+            yield made(values)
 
 
-def loader(connection: sqlite3.Connection, view: View[Any, R]) -> Callable[[Key], R | None]:
+def loader(
+    connection: sqlite3.Connection, view: View[Any, R], table: str
+) -> Callable[[Key], R | None]:
     """A function that reads one stored row."""
-    sql = _of_columns(view, "select_rows", where=_is_key(view))
+    sql = _of_columns(view, "select_rows", table, where=_is_key(view))
     made = _maker(view)
 
     def load(key: Key) -> R | None:
@@ -139,23 +169,32 @@ def create(connection: sqlite3.Connection, view: View[Any, Any], table: str) -> 
 def insert(
     connection: sqlite3.Connection, view: View[Any, R], table: str, rows: Iterable[R]
 ) -> None:
-    """Insert rows, each in the place of the one with its key."""
+    """Insert rows, each in the place of the one with its key.
+
+    Raises:
+        ViewFailed: a row holds what its columns cannot.
+    """
+    held = list(rows)
+    check_rows(view, held)
     names = tuple([column.name for column in view.columns])
     _tables(connection).table(table).insert_all(
-        [names, *[view.values_of(row) for row in rows]], replace=True
+        [names, *[view.values_of(row) for row in held]], replace=True
     )
 
 
 def write(
-    connection: sqlite3.Connection, view: View[Any, R], changed: Mapping[Key, R | None]
+    connection: sqlite3.Connection,
+    view: View[Any, R],
+    table: str,
+    changed: Mapping[Key, R | None],
 ) -> None:
     """Bring the stored rows to what `changed` says, None for those that go."""
     kept = [row for row in changed.values() if row is not None]
     if kept:
-        insert(connection, view, view.table, kept)
+        insert(connection, view, table, kept)
     gone = [key for key, row in changed.items() if row is None]
     if gone:
-        sql = SQL["delete_row"].format(table=view.table, where=_is_key(view))
+        sql = SQL["delete_row"].format(table=table, where=_is_key(view))
         connection.executemany(sql, gone)
 
 
@@ -166,16 +205,26 @@ def set_position(connection: sqlite3.Connection, view: View[Any, Any], position:
 
 
 def point(connection: sqlite3.Connection, view: View[Any, Any]) -> None:
-    """Let the plain name show this version, unless it shows a newer one or is something else."""
+    """Let the plain name show this version, which is complete and at the head of the log.
+
+    It stays as it is if it shows a newer version that is complete too, or is something else's name.
+    """
     found = connection.execute(SQL["object"], {"name": view.name}).fetchone()
+    wanted = _of_columns(view, "pointer", view.table)
     if found is not None:
-        kind, sql = found
-        shown = re.search(rf'FROM "view_{view.name}_v(\d+)"', sql) if kind == "view" else None
-        if shown is None or int(shown[1]) >= view.version:
+        shown = shown_version(view.name, *found)
+        if shown is None or (shown == view.version and found[1].endswith(wanted)):
+            return
+        if shown > view.version and f"view_{view.name}_v{shown}" in table_names(connection):
             return
         _tables(connection).view(view.name).drop()
-    sql = _of_columns(view, "pointer", table=view.table)
-    _tables(connection).create_view(view.name, sql)
+    _tables(connection).create_view(view.name, wanted)
+
+
+def shown_version(name: str, kind: str, sql: str | None) -> int | None:
+    """The version of a view that an object of its name shows; None if it is something else."""
+    shown = re.search(rf'FROM "view_{re.escape(name)}_v(\d+)" AS r\s*\Z', sql or "")
+    return int(shown[1]) if shown is not None and kind == "view" else None
 
 
 def swap(connection: sqlite3.Connection, view: View[Any, Any], table: str) -> None:
@@ -206,10 +255,14 @@ def _tables(connection: sqlite3.Connection) -> "Database":
     return Database(connection, recursive_triggers=False, execute_plugins=False)
 
 
-def _of_columns(view: View[Any, Any], statement: str, **names: str) -> str:
+def _of_columns(view: View[Any, Any], statement: str, table: str, **names: str) -> str:
     columns = ", ".join([f'r."{column.name}"' for column in view.columns])
-    source = f'"{view.table}"' if view.inline is None else f"({SQL[view.inline]})"
-    return SQL[statement].format(columns=columns, source=source, **names)
+    return SQL[statement].format(columns=columns, source=source(view, table), **names)
+
+
+def source(view: View[Any, Any], table: str) -> str:
+    """What a statement reads the rows of a view from."""
+    return f'"{table}"' if view.inline is None else f"({SQL[view.inline]})"
 
 
 def _is_key(view: View[Any, Any]) -> str:
@@ -225,6 +278,9 @@ def _maker(view: View[Any, R]) -> Callable[[tuple[Any, ...]], R]:
         fields = dict(zip(names, values, strict=True))
         for name in flags:
             fields[name] = None if fields[name] is None else bool(fields[name])
-        return view.row(**fields)
+        try:
+            return view.row(**fields)
+        except Exception as error:  # a row's class may check what it is given
+            raise ViewDamaged(view.name, f"a stored row cannot be one: {error!r:.200}") from error
 
     return made

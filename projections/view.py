@@ -41,12 +41,13 @@ RESERVED = frozenset(
         "lease_effects",
         "leases",
         "log",
+        "search",
         "stream_heads",
         "streams",
         "view_positions",
     }
 )
-"""Names of the schema, which no stored view can have."""
+"""Names of the schema, and of the index of the search, which no stored view can have."""
 
 RESERVED_BEGINNINGS = ("sqlite_", "view_")
 """Of SQLite's own tables, and of those that hold the rows of views."""
@@ -120,6 +121,8 @@ class View(Generic[E, R]):
         return row
 
     def _column(self, attribute: "attrs.Attribute[Any]") -> Column:
+        if not attribute.init:
+            raise self._invalid(f"column {attribute.name!r} cannot be given when a row is made")
         declared: Any = attribute.type
         is_union = isinstance(declared, UnionType) or get_origin(declared) is Union
         options = get_args(declared) if is_union else (declared,)
@@ -146,7 +149,7 @@ class View(Generic[E, R]):
                     "letter, at most 48 of them"
                 )
         if self.name in RESERVED and self.inline is None:
-            raise self._invalid("the schema has this name")
+            raise self._invalid("the schema has this name already")
         if self.name.startswith(RESERVED_BEGINNINGS):
             raise self._invalid(f"no name begins with {' or '.join(RESERVED_BEGINNINGS)}")
         if type(self.version) is not int or not 1 <= self.version <= _MAX_INT:

@@ -2,7 +2,9 @@
 
 An `Audit` is fed every row in order of position, as it is stored, and remembers what the next ones
 are to be measured by: the hash before, the version of each stream, the newest change of each state
-key, the leases. It does no I/O and takes nothing for granted: a row may hold anything.
+key, the leases, the values beside the log. That is its memory: a number for each stream and key,
+two for each value, a row for each lease, whatever the number of events; some hundred bytes each. It
+does no I/O and takes nothing for granted: a row may hold anything.
 """
 
 import json
@@ -15,10 +17,12 @@ from carstore.codec import decode
 from carstore.errors import InvalidEvent, UnknownEvent
 from carstore.log import Head
 from carstore.names import Json, Position
+from carstore.sqlite.blob_audit import BlobAudit
 from carstore.sqlite.lease_fold import LeaseFold
 from carstore.verification import Problem
 
-_BEGINNING = Head(Position(0), GENESIS)
+BEGINNING = Head(Position(0), GENESIS)
+"""Before the first event."""
 
 MAX_PROBLEMS = 100
 """Problems of one check: more tell nothing new, and a damaged page alone can make thousands."""
@@ -44,10 +48,11 @@ class Audit:
     wanted: Head | None = None
     """A head that was kept elsewhere."""
     position: int = 0
-    head: Head = _BEGINNING
+    head: Head = BEGINNING
     """The last event that could be read, and the hash stored for it."""
     problems: list[Problem] = Factory(list)
     leases: LeaseFold = Factory(LeaseFold)
+    blobs: BlobAudit = Factory(BlobAudit)
     _versions: dict[str, int] = Factory(dict)
     _changes: dict[tuple[str, str], int] = Factory(dict)
     _seen_types: set[tuple[type, ...]] = Factory(set)
@@ -224,6 +229,7 @@ class Audit:
         except InvalidEvent as error:
             self.problem(position, "invalid_event", f"{error.message:.500}")
             return
+        self.blobs.follow(position, event, data)
         if kind == "state_changed":
             self._state_changed(position, scope, key, fields.get("prev"))
         elif wrong := self.leases.follow(position, row[5], event):
@@ -275,4 +281,4 @@ _to_text = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
 ).encode
 
-__all__ = ["MAX_PROBLEMS", "Audit", "Enough"]
+__all__ = ["BEGINNING", "MAX_PROBLEMS", "Audit", "Enough"]

@@ -2,21 +2,15 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TypeVar
 
-from carstore.blobs import (
-    BlobInfo,
-    blob_stream,
-    filled,
-    has_references,
-    references,
-    references_in_text,
-)
-from carstore.canonical import dumps, loads_trusted
+from carstore.blobs import BlobInfo, blob_stream, filled, references
+from carstore.canonical import loads_trusted
 from carstore.errors import NotFound
 from carstore.events import BlobForgotten
-from carstore.log import Entry, Log, Recorded, StateRead
+from carstore.log import Entry, Log, StateRead
 from carstore.names import Json
 from carstore.sqlite.database import Database
 from carstore.sqlite.statements import SQL
@@ -31,41 +25,32 @@ class SqliteBlobs:
         self._database = database
         self._log = log
 
-    async def read(self, hashes: Collection[str]) -> dict[str, Json]:
-        if not hashes:
-            return {}
-        wanted = json.dumps(sorted(hashes))
+    async def read(self, hashes: Collection[str], *, sensitive: bool = True) -> dict[str, Json]:
+        found: dict[str, Json] = {}
+        wanted = set(hashes)
+        while wanted:
+            look = partial(_values, wanted=json.dumps(sorted(wanted)))
+            further = await self._database.read(look)
+            found.update(further)
+            inner = {one for value in further.values() for one in references(value, sensitive=sensitive)}
+            wanted = inner - found.keys()
+            if not further:
+                break
+        return found
 
-        def look(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
-            if not _has_blobs(connection):
-                return []
-            return connection.execute(SQL["blobs"], (wanted,)).fetchall()
+    async def fill(self, value: Json, *, sensitive: bool = True) -> Json:
+        wanted = set(references(value, sensitive=sensitive))
+        return filled(value, await self.read(wanted, sensitive=sensitive)) if wanted else value
 
-        rows = await self._database.read(look)
-        return {found: loads_trusted(body.decode()) for found, body in rows}
-
-    async def fill(self, value: Json) -> Json:
-        wanted = set(references(value))
-        return filled(value, await self.read(wanted)) if wanted else value
-
-    async def fill_events(self, events: Iterable[Recorded]) -> list[Recorded]:
-        found = list(events)
-        wanted = {one for event in found for one in references_in_text(event.data)}
-        if not wanted:
-            return found
-        values = await self.read(wanted)
-        return [
-            event._replace(data=dumps(filled(loads_trusted(event.data), values)))
-            if has_references(event.data)
-            else event
-            for event in found
-        ]
-
-    async def fill_reads(self, reads: Mapping[_Name, StateRead]) -> dict[_Name, StateRead]:
-        wanted = {one for read in reads.values() for one in references(read.value)}
+    async def fill_reads(
+        self, reads: Mapping[_Name, StateRead], *, sensitive: bool = True
+    ) -> dict[_Name, StateRead]:
+        wanted = {
+            one for read in reads.values() for one in references(read.value, sensitive=sensitive)
+        }
         if not wanted:
             return dict(reads)
-        values = await self.read(wanted)
+        values = await self.read(wanted, sensitive=sensitive)
         return {
             name: read._replace(value=filled(read.value, values)) for name, read in reads.items()
         }
@@ -85,6 +70,13 @@ class SqliteBlobs:
         event = BlobForgotten(hash=blob, reason=reason, by=by)
         await self._log.append(Entry(blob_stream(blob), event))
         await self._database.truncate_wal()
+
+
+def _values(connection: sqlite3.Connection, wanted: str) -> dict[str, Json]:
+    if not _has_blobs(connection):
+        return {}
+    rows = connection.execute(SQL["blobs"], (wanted,))
+    return {found: loads_trusted(body.decode()) for found, body in rows}
 
 
 def _has_blobs(connection: sqlite3.Connection) -> bool:

@@ -1,24 +1,22 @@
 """One SQLite file, opened so that it keeps its promises, and the threads that work on it.
 
-Every connection is an aiosqlite connection and so has a thread of its own. What a transaction needs
-is done there in one go: a hop between threads costs more than most statements. aiosqlite has no
-call for that, so its connections are made with `factory=_JobConnection`, which takes a function
-where a statement is expected.
-
 Three connections: the writer, a reader that can never write, and one that checkpoints, off the path
-of the appends. No other SQLite library may open the file in this process: the locks of a file
-belong to the process, and closing the file in one library drops those of the other.
+of the appends; while somebody follows the log, a fourth one waits for changes. Each has a thread of
+its own, which does whole functions (`carstore.sqlite.jobs`). No other SQLite library may open the
+file in this process: the locks of a file belong to the process, and closing the file in one library
+drops those of the other.
 """
 
 import os
 import sqlite3
 import sys
+import threading
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote as quote_uri
 
 import aiosqlite
@@ -35,7 +33,10 @@ from carstore.errors import (
     SchemaTooNew,
     StoreFailed,
 )
+from carstore.sqlite import wal
+from carstore.sqlite.jobs import JobConnection, open_connection, run_job
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA, migrate
+from carstore.sqlite.rights import missing_right, refusal
 
 Durability = Literal["power", "crash"]
 """What an acknowledged append survives: loss of power, or only the death of the process."""
@@ -43,43 +44,10 @@ Durability = Literal["power", "crash"]
 BUSY_TIMEOUT_MS = 10_000
 """How long a write waits for other processes. Their transactions take milliseconds."""
 
-CHECKPOINT_PAGES = 4_000
-"""WAL size (pages of 4 KiB) at which a checkpoint begins. Extending the WAL halves the commit
-rate, and a reader searches all of it, so it is kept near this size."""
-
-_WAL_HEADER, _WAL_FRAME_HEADER = 32, 24
-"""Bytes; see "The Write-Ahead Log" in SQLite's description of its file format."""
-
 _SYNCHRONOUS = {"power": 2, "crash": 1}
 _PAUSE_MS = 5
-_JOB = "-- a function on the connection's thread"
 
 _Result = TypeVar("_Result")
-
-
-class _Done:
-    """What `execute` returns for a job: aiosqlite asks it for all its rows."""
-
-    def __init__(self, result: Any) -> None:
-        self._result = result
-
-    def fetchall(self) -> Any:
-        return self._result
-
-
-class _JobConnection(sqlite3.Connection):
-    def execute(self, sql: str, parameters: Any = ()) -> Any:
-        if sql is _JOB:
-            (job,) = parameters
-            return _Done(job(self))
-        return super().execute(sql, parameters)
-
-
-async def run_job(
-    connection: aiosqlite.Connection, job: Callable[[sqlite3.Connection], _Result]
-) -> _Result:
-    """Run `job(connection)` on the connection's thread and return what it returns."""
-    return cast(_Result, await connection.execute_fetchall(_JOB, (job,)))
 
 
 def translate(error: sqlite3.Error, path: str, busy_timeout_ms: int) -> CarstoreError:
@@ -87,7 +55,7 @@ def translate(error: sqlite3.Error, path: str, busy_timeout_ms: int) -> Carstore
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Busy(path, busy_timeout_ms)
-    if name == "SQLITE_FULL":
+    if name in ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"):  # the latter: no room for the shared memory
         return DiskFull(path)
     if name.startswith("SQLITE_READONLY"):
         return ReadOnly(path)
@@ -111,6 +79,8 @@ class Database:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._checkpointer: aiosqlite.Connection | None = None
+        self._turn = threading.Lock()
+        self._tidies = False
 
     @property
     def writable(self) -> bool:
@@ -123,39 +93,54 @@ class Database:
             Busy, DiskFull, StoreFailed, CorruptLog, ReadOnly, Closed
         """
         if self.failure:
-            raise self.failure
+            raise self.failure.again()
         if self._writer is None:
             raise Closed(self.path) if self._reader is None else ReadOnly(self.path)
-        return await self._run(self._writer, job)
+        return await self.run(self._writer, job)
 
     async def read(self, job: Callable[[sqlite3.Connection], _Result]) -> _Result:
         """Run `job` on the reader's thread. The connection refuses to write."""
         if self._reader is None:
             raise Closed(self.path)
-        return await self._run(self._reader, job)
+        return await self.run(self._reader, job)
 
     async def fetch(self, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of one reading statement."""
         return await self.read(lambda connection: connection.execute(sql, parameters).fetchall())
 
-    async def checkpoint(self) -> None:
+    async def connect_reader(self) -> aiosqlite.Connection:
+        """A further connection that cannot write, for `run`. Whoever asks for it closes it.
+
+        Raises:
+            Closed, Busy, CannotOpen, StoreFailed, CorruptLog
+        """
+        if self._reader is None:
+            raise Closed(self.path)
+        return await _open_reader(self)
+
+    async def checkpoint(self) -> wal.Checkpoint:
         """Move what is in the WAL into the file, beside the writer and without waiting for it."""
         if self._checkpointer is None:
             raise Closed(self.path)
-        await self._run(self._checkpointer, checkpoint)
+        job = partial(wal.checkpoint, turn=self._turn, wait=True)
+        return await self.run(self._checkpointer, job)
+
+    async def empty_wal(self) -> wal.Checkpoint:
+        """The same, then what was appended meanwhile, between two appends: so that the next one
+        begins the WAL anew. If somebody who reads holds it back, it is left at the first step."""
+        found = await self.checkpoint()
+        if not found.is_whole:
+            return found
+        return await self.write(partial(wal.checkpoint, turn=self._turn, wait=False))
 
     async def truncate_wal(self) -> None:
         """Move all of the WAL into the file and empty it, as far as nobody is in the way: what was
         deleted is then in neither."""
-        await self.write(
-            lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        )
+        await self.write(partial(wal.truncate, turn=self._turn))
 
     def wal_pages(self) -> int:
         """Pages in the WAL since it last began anew."""
-        with suppress(FileNotFoundError), open(f"{self.path}-wal", "rb", buffering=0) as wal:
-            return _frames(wal.fileno())
-        return 0
+        return wal.count_pages(self.path)
 
     async def close(self) -> None:
         """Close the connections, the writer last, so that it leaves a file without a WAL."""
@@ -164,10 +149,18 @@ class Database:
         for connection in connections:
             if connection is not None:
                 await connection.close()
+        if self._tidies:
+            self._tidies = False
+            await _tidy(self.path)
 
-    async def _run(
+    async def run(
         self, connection: aiosqlite.Connection, job: Callable[[sqlite3.Connection], _Result]
     ) -> _Result:
+        """Run `job` on the thread of one of the connections.
+
+        Raises:
+            Busy, DiskFull, StoreFailed, CorruptLog, ReadOnly
+        """
         try:
             return await run_job(connection, job)
         except UnicodeDecodeError as error:
@@ -181,11 +174,6 @@ class Database:
             ):
                 self.failure = translated
             raise translated from error
-
-
-def checkpoint(connection: sqlite3.Connection) -> None:
-    """Copy the WAL into the file as far as no reader is in the way."""
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 async def open_database(
@@ -203,19 +191,25 @@ async def open_database(
         begin: writes the first event of a new log, inside the transaction that makes its schema.
 
     Raises:
-        NotFound, NotADatabase, SchemaTooNew, Busy, StoreFailed, CorruptLog
+        NotFound, CannotOpen, NotADatabase, SchemaTooNew, Busy, StoreFailed, CorruptLog
     """
     name = os.fspath(path)
     exists = _look_at(name, create)
     database = Database(name, durability, busy_timeout_ms)
+    database._tidies = readonly and not wal.exists(name)
     try:
         if not readonly:
             database._writer = await _connect(database, _uri(name, "rw" if exists else "rwc"))
             await database.write(lambda connection: _prepare(connection, database, begin))
             _sync_directory(name)  # the file may be new, and its WAL is whenever it was closed
+            database._turn = wal.turn_of(name)
             database._checkpointer = await _connect(database, _uri(name, "rw"))
-            await database._run(database._checkpointer, lambda c: _settings(c, database))
+            await database.run(database._checkpointer, lambda c: _settings(c, database))
         database._reader = await _open_reader(database)
+    except (StoreFailed, ReadOnly) as error:
+        await database.close()
+        refused = refusal(error, name, readonly=readonly)
+        raise refused or error from error.__cause__
     except BaseException:
         await database.close()
         raise
@@ -237,24 +231,28 @@ def _look_at(name: str, create: bool) -> bool:
     return True
 
 
+async def _tidy(name: str) -> None:
+    """Take away the empty WAL that reading has left: it is made for whoever reads, and only one who
+    may write removes it. If anybody else has the file open, SQLite leaves it there."""
+    if not wal.is_empty(name):
+        return
+    try:
+        connection = await open_connection(_uri(name, "rw"), 0, JobConnection)
+    except sqlite3.Error:
+        return  # it may not be written: then the files stay, as docs/guarantees.md says
+    with suppress(sqlite3.Error):
+        await run_job(connection, lambda c: _pragma(c, "user_version"))
+    await connection.close()
+
+
 def _uri(name: str, mode: str, extra: str = "") -> str:
     return f"file:{quote_uri(os.path.abspath(name))}?mode={mode}{extra}"
 
 
 async def _connect(database: Database, uri: str) -> aiosqlite.Connection:
-    connection = aiosqlite.connect(
-        uri,
-        uri=True,
-        isolation_level=None,
-        factory=_JobConnection,
-        cached_statements=256,
-        timeout=database.busy_timeout_ms / 1000,
-    )
     try:
-        return await connection
+        return await open_connection(uri, database.busy_timeout_ms, JobConnection)
     except sqlite3.Error as error:
-        # aiosqlite has told its thread to end; one that outlives the loop ends with a traceback.
-        connection._thread.join()
         raise translate(error, database.path, database.busy_timeout_ms) from error
 
 
@@ -264,10 +262,10 @@ async def _open_reader(database: Database) -> aiosqlite.Connection:
     for extra in ("", "&immutable=1"):
         reader = await _connect(database, _uri(database.path, "ro", extra))
         try:
-            await database._run(reader, lambda c: _check_readable(c, database.path))
+            await database.run(reader, lambda c: _check_readable(c, database.path))
         except (StoreFailed, ReadOnly):
             await reader.close()
-            if extra or _has_wal(database.path):
+            if extra or wal.holds_something(database.path):
                 raise
         except BaseException:
             await reader.close()
@@ -275,27 +273,6 @@ async def _open_reader(database: Database) -> aiosqlite.Connection:
         else:
             return reader
     raise AssertionError("unreachable")
-
-
-def _frames(wal: int) -> int:
-    """The frames of a WAL. Its file keeps its size; those that are left of earlier rounds come
-    last, and have another salt than the header."""
-    header = os.pread(wal, _WAL_HEADER, 0)
-    salt, page_size = header[16:24], int.from_bytes(header[8:12], "big")
-    frame_size = _WAL_FRAME_HEADER + page_size
-    frames = range((os.fstat(wal).st_size - _WAL_HEADER) // frame_size)
-
-    def is_left_over(frame: int) -> bool:
-        return os.pread(wal, 8, _WAL_HEADER + frame * frame_size + 8) != salt
-
-    return bisect_left(frames, x=True, key=is_left_over)
-
-
-def _has_wal(path: str) -> bool:
-    try:
-        return os.stat(f"{path}-wal").st_size > 0
-    except FileNotFoundError:
-        return False
 
 
 def _check_readable(connection: sqlite3.Connection, path: str) -> None:
@@ -314,6 +291,10 @@ def _prepare(
     _check_identity(connection, database.path)
     _settings(connection, database)
     if _pragma(connection, "user_version") == SCHEMA:
+        if missing_right(database.path, readonly=False):
+            # SQLite opens what may not be written for reading, and says so at the first write.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
         return
     connection.execute("BEGIN IMMEDIATE")
     try:

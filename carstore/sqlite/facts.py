@@ -5,7 +5,10 @@ must not have the database open.
 """
 
 import os
+import re
 import stat
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,7 +40,7 @@ class Header:
         size = int.from_bytes(data[16:18], "big")
         size = 65536 if size == 1 else size
         return cls(
-            page_size=size if 512 <= size and size & (size - 1) == 0 else 0,
+            page_size=size if size >= 512 and size & (size - 1) == 0 else 0,
             pages=int.from_bytes(data[28:32], "big"),
             wal=data[18:20] == b"\x02\x02",
             user_version=int.from_bytes(data[60:64], "big", signed=True),
@@ -70,8 +73,9 @@ class FileFacts:
     folder_writable: bool
     unwritable_beside: tuple[str, ...]
     """Files of SQLite beside it that cannot be written by who can write the database."""
-    journal_bytes: int | None
-    """Size of a rollback journal beside it, None: there is none."""
+    journal_bytes: int
+    """Size of a rollback journal beside it, 0: there is none."""
+    wal_bytes: int
     free_bytes: int
     """What ordinary users may still write where it is."""
     mount: Mount
@@ -108,6 +112,7 @@ def read_facts(path: str) -> FileFacts:
         folder_writable=os.access(os.path.dirname(whole), os.W_OK),
         unwritable_beside=_unwritable_beside(path),
         journal_bytes=_size(f"{path}-journal"),
+        wal_bytes=_size(f"{path}-wal"),
         free_bytes=space.f_bavail * space.f_frsize,
         mount=mount_of(whole, _mounts()),
     )
@@ -118,33 +123,44 @@ def _unwritable_beside(path: str) -> tuple[str, ...]:
     return tuple(name for name in beside if os.path.exists(name) and not os.access(name, os.W_OK))
 
 
-def _size(path: str) -> int | None:
+def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except FileNotFoundError:
-        return None
+        return 0
 
 
-def _mounts() -> str:
-    """The list of mounts of this process; empty where the system keeps none."""
-    try:
-        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
-
-
-def mount_of(path: str, mounts: str) -> Mount:
+def mount_of(path: str, mounts: list[Mount]) -> Mount:
     """The mount of an absolute path: the one with the longest matching point, of these the last."""
     found = Mount("", "")
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point, kind = _unescaped(fields[1]), fields[2]
-        inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(found.point):
-            found = Mount(kind, point)
+    for mount in mounts:
+        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        if inside and len(mount.point) >= len(found.point):
+            found = mount
     return found
+
+
+def _mounts() -> list[Mount]:
+    """What is mounted where, as this process sees it; empty where the system does not tell."""
+    if sys.platform == "darwin":
+        said = subprocess.run(["/sbin/mount"], capture_output=True, check=False).stdout
+        return parse_mounts_of_macos(os.fsdecode(said))
+    try:
+        return parse_mounts(os.fsdecode(Path("/proc/self/mounts").read_bytes()))
+    except OSError:
+        return []
+
+
+def parse_mounts(text: str) -> list[Mount]:
+    """Lines like `/dev/vda / ext4 rw,relatime 0 0`."""
+    lines = [line.split(" ") for line in text.splitlines()]
+    return [Mount(fields[2], _unescaped(fields[1])) for fields in lines if len(fields) > 2]
+
+
+def parse_mounts_of_macos(text: str) -> list[Mount]:
+    """Lines like `//me@host/share on /Volumes/share (smbfs, nodev, nosuid)`."""
+    found = re.findall(r"(?m)^.+? on (/.*) \(([^,)]+)[^()]*\)$", text)
+    return [Mount(kind, point) for point, kind in found]
 
 
 def _unescaped(point: str) -> str:

@@ -23,6 +23,7 @@ from carstore.leases import (
 from carstore.log import Expect, LeaseIs, Log
 from carstore.names import FencingToken, LeaseName, Position, RunId
 from carstore.sqlite.database import Database
+from carstore.sqlite.prepare import check_names
 from carstore.sqlite.statements import SQL
 from carstore.sqlite.transaction import EPOCH_SHIFT
 
@@ -50,6 +51,7 @@ class SqliteLeases:
 
     async def row(self, lease: LeaseName) -> LeaseRow | None:
         """The lease as the file has it; None if it was never granted."""
+        check_names("lease", (lease,))
         rows = await self._database.fetch(SQL["lease_row"], (lease,))
         return _lease_row(rows[0]) if rows else None
 

@@ -7,9 +7,13 @@ thread in one hop and wakes all its callers in one go.
 
 import asyncio
 import json
+import sqlite3
 from collections import deque
 from collections.abc import AsyncGenerator, Collection
-from contextlib import suppress
+from contextlib import aclosing
+from functools import partial
+from operator import itemgetter
+from typing import Any
 
 from carstore.canonical import loads_trusted
 from carstore.chain import GENESIS
@@ -40,9 +44,11 @@ from carstore.names import (
 )
 from carstore.redaction import Redaction
 from carstore.sqlite.batch import BatchWriter
-from carstore.sqlite.database import CHECKPOINT_PAGES, Database, checkpoint
+from carstore.sqlite.database import Database
+from carstore.sqlite.follow import Watcher, follow
 from carstore.sqlite.prepare import Submission, check_names, prepare
 from carstore.sqlite.statements import SQL
+from carstore.sqlite.wal import WalCare
 
 MAX_QUEUED_EVENTS = 20_000
 """Events that may wait for the writer, about 0.1 s of its work; then `submit` waits for room."""
@@ -50,13 +56,18 @@ MAX_QUEUED_EVENTS = 20_000
 MAX_BATCH_EVENTS = 2_000
 """Events of one transaction. Larger ones gain nothing and make everybody wait longer."""
 
-POLL_SECONDS = 0.015
-"""How often a follower asks whether another process has written: 2.5 microseconds each time."""
+PAGE_CHARS = 8 * 1024 * 1024
+"""Text of events read at once, from which on a page ends: one event may hold twice that."""
 
-WAL_LOOK_SECONDS = 0.02
-"""How often appends look at how long the WAL is: 30 microseconds each time."""
+_LOOK_ROWS = 50
+"""Rows between two looks at how much text a page holds."""
+
+NEAR_EVENTS = 10_000
+"""The newest events, which are searched in order for those of a stream: an index by stream knows no
+position, so all of a long stream would be searched for the few that are new."""
 
 _FOREVER = 2**63 - 1
+_DATA = itemgetter(Recorded._fields.index("data"))
 
 
 class SqliteLog:
@@ -71,9 +82,8 @@ class SqliteLog:
         self._room: deque[asyncio.Future[None]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._pump_task: asyncio.Task[None] | None = None
-        self._checkpoint_task: asyncio.Task[None] | None = None
-        self._committed: asyncio.Event = asyncio.Event()
-        self._look_at_wal_at = 0.0
+        self._wal = WalCare(database)
+        self._watcher = Watcher(database)
         self._closing = False
 
     # --- appending ---
@@ -90,7 +100,7 @@ class SqliteLog:
         if self._closing:
             raise Closed(self._database.path)
         if self._database.failure:
-            raise self._database.failure
+            raise self._database.failure.again()
         submission.future = asyncio.get_running_loop().create_future()
         self._queue.append(submission)
         self._queued_events += len(entries)
@@ -118,7 +128,7 @@ class SqliteLog:
                 self._wake = None
             batch = self._take_batch()
             await self._commit(batch)
-            self._care_for_wal()
+            self._wal.look()
 
     def _take_batch(self) -> list[Submission]:
         batch: list[Submission] = []
@@ -137,9 +147,12 @@ class SqliteLog:
     async def _commit(self, batch: list[Submission]) -> None:
         try:
             await self._database.write(lambda connection: self._writer.commit(connection, batch))
-        except Exception as failure:  # noqa: BLE001 - nothing was written, and all of them wait
+        except CarstoreError as failure:
+            for submission in batch:  # to each its own: a caller may add a note to it
+                submission.outcome = failure.again()
+        except Exception as mistake:  # noqa: BLE001 - nothing was written, and all of them wait
             for submission in batch:
-                submission.outcome = failure
+                submission.outcome = mistake
         for submission in batch:
             outcome, future = submission.outcome, submission.future
             assert outcome is not None
@@ -150,30 +163,7 @@ class SqliteLog:
                 future.exception()  # a caller that went away has nobody to tell
             else:
                 future.set_result(outcome)
-        self._committed.set()
-        self._committed.clear()
-
-    # --- the WAL ---
-
-    def _care_for_wal(self) -> None:
-        """Begin a checkpoint when the WAL has reached its size."""
-        now = asyncio.get_running_loop().time()
-        if self._checkpoint_task is None and now >= self._look_at_wal_at:
-            self._look_at_wal_at = now + WAL_LOOK_SECONDS
-            if self._database.wal_pages() > CHECKPOINT_PAGES:
-                self._checkpoint_task = asyncio.create_task(self._checkpoint(), name="carstore wal")
-
-    async def _checkpoint(self) -> None:
-        """Checkpoint beside the appends, then what they added meanwhile between two of them: so the
-        WAL is empty for a moment and the next append begins it anew."""
-        try:
-            await self._database.checkpoint()
-            await self._database.write(checkpoint)
-        except CarstoreError:
-            # The appends meet the same trouble and report it; a checkpoint can be done later.
-            pass
-        finally:
-            self._checkpoint_task = None
+        self._watcher.notice()
 
     # --- reading ---
 
@@ -204,6 +194,7 @@ class SqliteLog:
     async def trails(
         self, scope: Scope, keys: Collection[StateKey], run_id: RunId
     ) -> dict[StateKey, Trail]:
+        check_names("scope, key or run", (scope, *keys, run_id))
         wanted = {"scope": scope, "keys": json.dumps(list(keys)), "run_id": run_id}
         parts: dict[tuple[StateKey, str], StateRead] = {}
         for key, part, position, writer, data in await self._database.fetch(SQL["trails"], wanted):
@@ -229,14 +220,13 @@ class SqliteLog:
     ) -> AsyncGenerator[Recorded, None]:
         given = (stream, run, *(state or ()), *(kinds or ()))
         check_names("what is read", [name for name in given if name is not None])
-        wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
-        if stream is not None:
-            statement, wanted["stream"] = "page_stream", stream
-        elif run is not None:
-            names = [run_stream(run), inbox_stream(run), lease_stream(run_lease(run))]
-            statement, wanted["streams"] = "page_streams", json.dumps(names)
-        elif state is not None:
+        wanted = _wanted(kinds, stream, run)
+        if state is not None:
             statement, (wanted["scope"], wanted["key"]) = "page_state", state
+        elif stream is not None:
+            statement = "page_stream"
+        elif run is not None:
+            statement = "page_streams"
         else:
             statement = "page_all" if kinds is None else "page_kinds"
         async for page in self._pages(statement, wanted, after, until):
@@ -246,50 +236,62 @@ class SqliteLog:
     async def pages(
         self, *, after: int = 0, until: int | None = None, kinds: Collection[str] | None = None
     ) -> AsyncGenerator[list[Recorded], None]:
-        wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
         statement = "page_all" if kinds is None else "page_kinds"
-        async for page in self._pages(statement, wanted, after, until):
+        async for page in self._pages(statement, _wanted(kinds), after, until):
             yield page
 
     async def _pages(
         self, statement: str, wanted: dict[str, object], after: int, until: int | None
     ) -> AsyncGenerator[list[Recorded], None]:
-        sql = SQL[statement]
         wanted = {**wanted, "until": _FOREVER if until is None else until, "limit": PAGE_EVENTS}
-        version = 0
-        while True:
-            rows = await self._database.fetch(sql, {**wanted, "after": after, "version": version})
+        version, is_last = 0, False
+        while not is_last:
+            place = {**wanted, "after": after, "version": version}
+            read = partial(_read_page, sql=SQL[statement], wanted=place)
+            rows, is_last = await self._database.read(read)
             if rows:
                 page = [Recorded._make(row) for row in rows]
                 yield page
                 after, version = page[-1].position, page[-1].version
-            if len(rows) < PAGE_EVENTS:
-                return
+
+    # --- following ---
 
     async def follow(
-        self, *, after: int = 0, kinds: Collection[str] | None = None
+        self,
+        *,
+        after: int = 0,
+        kinds: Collection[str] | None = None,
+        stream: StreamName | None = None,
+        run: RunId | None = None,
     ) -> AsyncGenerator[Recorded, None]:
-        seen = -1
-        while True:
-            # The order matters: what is committed after this reading is found by the next one.
-            version = await self._data_version()
-            if version == seen:
-                await self._wait_for_commit()
-                continue
-            seen = version
-            head = (await self.head()).position
-            async for recorded in self.read(after=after, until=head, kinds=kinds):
-                yield recorded
-            after = max(after, head)
+        pages = self.follow_pages(after=after, kinds=kinds, stream=stream, run=run)
+        async with aclosing(pages):
+            async for page in pages:
+                for recorded in page:
+                    yield recorded
 
-    async def _data_version(self) -> int:
-        rows = await self._database.fetch("PRAGMA data_version")
-        return int(rows[0][0])
+    def follow_pages(
+        self,
+        *,
+        after: int = 0,
+        kinds: Collection[str] | None = None,
+        stream: StreamName | None = None,
+        run: RunId | None = None,
+    ) -> AsyncGenerator[list[Recorded], None]:
+        given = (stream, run, *(kinds or ()))
+        check_names("what is followed", [name for name in given if name is not None])
+        pages = partial(self._new_pages, _wanted(kinds, stream, run))
+        return follow(self._watcher, self.head, pages, after)
 
-    async def _wait_for_commit(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(POLL_SECONDS):
-                await self._committed.wait()
+    def _new_pages(
+        self, wanted: dict[str, object], after: int, until: int
+    ) -> AsyncGenerator[list[Recorded], None]:
+        if "streams" in wanted:
+            near = until - after <= NEAR_EVENTS
+            statement = "page_streams_near" if near else "page_streams"
+        else:
+            statement = "page_all" if wanted["kinds"] is None else "page_kinds"
+        return self._pages(statement, wanted, after, until)
 
     # --- closing ---
 
@@ -299,11 +301,40 @@ class SqliteLog:
         if self._pump_task is not None:
             self._start_pump()
             await asyncio.shield(self._pump_task)  # what was submitted is not for a caller to stop
-        if self._checkpoint_task is not None:
-            await self._checkpoint_task
+        await self._wal.close()
+        await self._watcher.close()
         for waiter in self._room:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _wanted(
+    kinds: Collection[str] | None, stream: StreamName | None = None, run: RunId | None = None
+) -> dict[str, object]:
+    """Parameters of the statements that read pages."""
+    wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
+    if stream is not None:
+        wanted["stream"], wanted["streams"] = stream, json.dumps([stream])
+    elif run is not None:
+        names = [run_stream(run), inbox_stream(run), lease_stream(run_lease(run))]
+        wanted["streams"] = json.dumps(names)
+    return wanted
+
+
+def _read_page(
+    connection: sqlite3.Connection, sql: str, wanted: dict[str, object]
+) -> tuple[list[tuple[Any, ...]], bool]:
+    """The rows of a page, and whether it is the last one."""
+    cursor = connection.execute(sql, wanted)
+    page: list[tuple[Any, ...]] = []
+    chars = 0
+    while rows := cursor.fetchmany(_LOOK_ROWS):
+        page += rows
+        chars += sum(map(len, map(_DATA, rows)))
+        if chars > PAGE_CHARS:
+            cursor.close()  # no snapshot is kept from one page to the next
+            return page, False
+    return page, len(page) < PAGE_EVENTS
 
 
 def _state_read(position: int, run_id: RunId | None, data: str) -> StateRead:

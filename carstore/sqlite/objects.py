@@ -3,12 +3,12 @@
 import sqlite3
 from collections.abc import Iterator
 from functools import cache
-from importlib import resources
 
 from carstore.sqlite.migrations import SCHEMA, change
-from carstore.sqlite.statements import parse_named
+from carstore.sqlite.scan import VERIFY
 
-_SQL = parse_named((resources.files("carstore.sqlite") / "verify.sql").read_text(encoding="utf-8"))
+BLOBS_SINCE = 2
+"""The schema that added the table `blobs`."""
 
 
 def objects_amiss(connection: sqlite3.Connection) -> Iterator[str]:
@@ -18,10 +18,10 @@ def objects_amiss(connection: sqlite3.Connection) -> Iterator[str]:
     Raises:
         sqlite3.Error, UnicodeDecodeError: the schema cannot be read.
     """
-    (number,) = connection.execute(_SQL["schema_number"]).fetchone()
+    (number,) = connection.execute(VERIFY["schema_number"]).fetchone()
     expected, ours = _objects_of(number if 1 <= number <= SCHEMA else SCHEMA)
     missing = dict(expected)
-    for kind, name, table, sql in connection.execute(_SQL["objects"]).fetchall():
+    for kind, name, table, sql in connection.execute(VERIFY["objects"]).fetchall():
         wanted = missing.pop((kind, name), None)
         if wanted is not None and sql != wanted:
             yield f"the {kind} {name} is not that of schema.sql"
@@ -29,6 +29,16 @@ def objects_amiss(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"the {kind} {name!r:.100} on {table} is not in schema.sql"
     for kind, name in missing:
         yield f"the {kind} {name} of schema.sql is missing"
+
+
+def has_blobs(connection: sqlite3.Connection) -> bool:
+    """Whether the file is of a schema that has values beside the log.
+
+    Raises:
+        sqlite3.Error
+    """
+    (number,) = connection.execute(VERIFY["schema_number"]).fetchone()
+    return not 1 <= number < BLOBS_SINCE
 
 
 def _folded(name: object) -> str:
@@ -43,7 +53,7 @@ def _objects_of(schema: int) -> tuple[dict[tuple[str, str], str], set[str]]:
         for number in range(1, schema + 1):
             for statement in change(number):
                 connection.execute(statement)
-        rows = connection.execute(_SQL["objects"]).fetchall()
+        rows = connection.execute(VERIFY["objects"]).fetchall()
     finally:
         connection.close()
     found = {(kind, name): sql for kind, name, _, sql in rows}

@@ -12,14 +12,17 @@ from attrs import define
 
 from carstore.blobs import Blob, has_references, references_in_text
 from carstore.codec import Encoded, encode, with_prev
-from carstore.errors import InvalidEvent, InvalidJson
-from carstore.events import Event, LeaseGranted, LeaseReleased, LeaseRenewed
+from carstore.errors import InvalidEvent
+from carstore.events import Event, LeaseGranted, LeaseReleased, LeaseRenewed, LogEpochStarted
 from carstore.log import MAX_APPEND_EVENTS, NOTHING, Appended, Entry, Expect
 from carstore.names import RunId, StreamName
-from carstore.redaction import JsonPath, Redaction
+from carstore.redaction import Redaction
 
 MAX_TTL_US = 2**60
 """Microseconds a lease may hold: 36,000 years, so that its expiry is an integer of 64 bits."""
+
+MAX_EPOCH = 2**23 - 1
+"""The largest epoch: a token is an integer of 64 bits, and its lower 40 are a position."""
 
 LEASE_KINDS = frozenset({LeaseGranted.kind, LeaseRenewed.kind, LeaseReleased.kind})
 """The events that the table `leases` follows."""
@@ -76,18 +79,15 @@ def _references(prepared: Sequence[Prepared], blobs: Sequence[Blob]) -> frozense
 
 
 def _prepare(entry: Entry, redaction: Redaction, blobs: list[Blob]) -> Prepared:
-    stream, event, run_id, sensitive = entry
-    if sensitive or redaction.names:
-        event, beside = _redacted(redaction, event, sensitive)
-        blobs.extend(beside)
-        encoded = encode(event)
-    else:
-        encoded = encode(event)
-        if len(encoded.data) + len(encoded.rest or "") > redaction.inline_bytes:
-            event, beside = redaction.applied(event)
-            if beside:
-                blobs.extend(beside)
-                encoded = encode(event)
+    stream, event, run_id, beside = entry
+    blobs.extend(beside)
+    encoded = encode(event)
+    large = len(encoded.data) + len(encoded.rest or "") > redaction.inline_bytes
+    if large or redaction.names:
+        event, beside = redaction.applied(event)
+        if beside:
+            blobs.extend(beside)
+            encoded = encode(event)
     check_names("stream", (stream,))
     if run_id is not None:
         check_names("run_id", (run_id,))
@@ -95,17 +95,10 @@ def _prepare(entry: Entry, redaction: Redaction, blobs: list[Blob]) -> Prepared:
         check_names("scope or key", (encoded.scope, encoded.key))
     elif encoded.kind in LEASE_KINDS:
         _check_lease_event(event)
+    elif isinstance(event, LogEpochStarted) and not 0 <= event.epoch <= MAX_EPOCH:
+        reason = f"{event.epoch} is not between 0 and {MAX_EPOCH}"
+        raise InvalidEvent(event.kind, "$.epoch", reason)
     return Prepared(stream, run_id, encoded)
-
-
-def _redacted(
-    redaction: Redaction, event: Event, sensitive: Sequence[JsonPath]
-) -> tuple[Event, list[Blob]]:
-    try:
-        return redaction.applied(event, sensitive)
-    except InvalidJson:
-        encode(event)  # says the same of the event as it was given, and where in it
-        raise
 
 
 def _names_of(expect: Expect) -> Iterable[object]:
@@ -139,6 +132,8 @@ def _check_lease_event(event: Event) -> None:
                     raise InvalidEvent(event.kind, "leases", f"{lease!r:.80} has no token")
                 names.append(lease.get("lease"))
         case LeaseGranted(lease=name, ttl_us=ttl_us):
+            if type(event.holder) is not dict:
+                raise InvalidEvent(event.kind, "$.holder", f"{event.holder!r:.80} is no object")
             names = [name]
         case LeaseReleased(lease=name):
             names, ttl_us = [name], 0

@@ -50,7 +50,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- A value that is there already is kept as it is: it has the same hash.
 -- name: insert_blob
 INSERT INTO blobs (hash, nonce, body)
-SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE hash = ?1);
+SELECT hash, nonce, body FROM (SELECT ? AS hash, ? AS nonce, ? AS body)
+WHERE hash NOT IN (SELECT hash FROM blobs);
 
 -- Those of the hashes in a JSON list that are there, or were until they were forgotten.
 -- name: known_blobs
@@ -91,6 +92,16 @@ SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e
 FROM streams AS s CROSS JOIN events AS e ON e.stream_id = s.stream_id
 WHERE s.name IN (SELECT value FROM json_each(:streams))
   AND e.position > :after AND e.position <= :until
+  AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
+ORDER BY e.position LIMIT :limit;
+
+-- The same in a range of few events: all of them are looked at.
+-- name: page_streams_near
+SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
+       e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
+FROM events AS e CROSS JOIN streams AS s ON s.stream_id = e.stream_id
+WHERE e.position > :after AND e.position <= :until
+  AND s.name IN (SELECT value FROM json_each(:streams))
   AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
 ORDER BY e.position LIMIT :limit;
 

@@ -21,7 +21,14 @@ from carstore.canonical import loads_trusted
 from carstore.chain import GENESIS, frame, link
 from carstore.clock import Clock
 from carstore.codec import Encoded, with_prev
-from carstore.errors import InvalidEvent, LeaseLost, SchemaTooNew, StaleFence, StateConflict, VersionConflict
+from carstore.errors import (
+    InvalidEvent,
+    LeaseLost,
+    SchemaTooNew,
+    StaleFence,
+    StateConflict,
+    VersionConflict,
+)
 from carstore.events import (
     BlobForgotten,
     LeaseGranted,
@@ -131,15 +138,19 @@ class Transaction:
 
         Raises:
             VersionConflict, StateConflict, StaleFence, LeaseLost
-            InvalidEvent: it refers to a value beside the log that is not there.
+            InvalidEvent: it refers to a value beside the log that is not there, or begins an epoch
+                that is not larger than the one before.
         """
         expect = submission.expect
         if submission.references:
             self._judge_references(submission.references)
         passed: dict[LeaseName, str] = {}
+        epoch: int | None = None
         for entry in submission.entries:
             if entry.encoded.kind in LEASE_KINDS:
                 passed.update(_foreseen(entry.encoded))
+            elif entry.encoded.kind == LogEpochStarted.kind:
+                epoch = self._judge_epoch(entry.encoded, epoch)
             lease = self.streams[entry.stream].lease
             if lease is not None:
                 self._judge_fence(lease, expect.fence, passed.get(lease))
@@ -168,6 +179,20 @@ class Transaction:
                 f"it refers to the value {min(missing)}, which this file does not hold; write the "
                 "value itself",
             )
+
+    def _judge_epoch(self, encoded: Encoded, before: int | None) -> int:
+        """The epoch that an event begins; `before` is one that its own append begins earlier."""
+        epoch: int = loads_trusted(encoded.data)["epoch"]
+        before = self._known_epoch() if before is None else before
+        if epoch <= before:
+            reason = f"{epoch} is not larger than {before}, the epoch of the log"
+            raise InvalidEvent(encoded.kind, "$.epoch", reason)
+        return epoch
+
+    def _known_epoch(self) -> int:
+        if self.epoch is None:
+            (self.epoch, _) = self.connection.execute(SQL["epoch"]).fetchone()
+        return cast(int, self.epoch)
 
     def _judge_lease(self, condition: LeaseIs) -> None:
         token, expires_at = self.leases[condition.lease] or (None, None)
@@ -249,9 +274,7 @@ class Transaction:
         data = loads_trusted(encoded.data)
         if encoded.kind == "lease_granted":
             lease = LeaseName(data["lease"])
-            if self.epoch is None:
-                (self.epoch, _) = self.connection.execute(SQL["epoch"]).fetchone()
-            token = FencingToken((cast(int, self.epoch) << EPOCH_SHIFT) + position)
+            token = FencingToken((self._known_epoch() << EPOCH_SHIFT) + position)
             self.leases[lease] = (token, self.now + data["ttl_us"])
             return Fence(lease, token) if fence == (lease, None) else fence
         for named in data["leases"] if encoded.kind == "lease_renewed" else [data]:

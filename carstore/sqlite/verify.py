@@ -16,6 +16,7 @@ said. The codes of the problems:
                             what an event says, and how it is written
     fence, token, epoch     an append under a token that was not current; tokens that do not grow
     leases                  the table is not what the events make of it
+    blob                    a value beside the log is missing, changed, or there though forgotten
     schema                  a table, view, index or trigger is not that of schema.sql
     integrity               SQLite itself finds the file damaged
     head_mismatch, log_shorter_than_head
@@ -27,17 +28,17 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import quote as quote_uri
 
 from attrs import define
 
 from carstore.log import Head
 from carstore.names import StreamName, lease_of
 from carstore.sqlite.audit import Audit, Enough
-from carstore.sqlite.statements import parse_named, schema_text, split
+from carstore.sqlite.blob_audit import body_amiss
+from carstore.sqlite.objects import has_blobs, objects_amiss
+from carstore.sqlite.readonly import READ_ERRORS, has_wal, open_readonly, open_tolerant
+from carstore.sqlite.scan import VERIFY, Unreadable, read_page
 from carstore.verification import Verification
 
 if TYPE_CHECKING:
@@ -46,15 +47,13 @@ if TYPE_CHECKING:
 PAGE_ROWS = 1000
 """Rows checked in one go on the reader's thread, about ten milliseconds."""
 
+PAGE_BYTES = 1_000_000
+"""The same for values beside the log, which may be large."""
+
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the position reached and the last one, after each page."""
 
 _Step: TypeAlias = Callable[[sqlite3.Connection], None]
-
-# SQLite quotes names of the file in its messages; Python fails to read one that is no text.
-_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-
-_SQL = parse_named((resources.files("carstore.sqlite") / "verify.sql").read_text(encoding="utf-8"))
 
 
 async def verify(
@@ -82,9 +81,8 @@ def verify_file(
     """The same for a file too damaged for `connect`. Nothing is written to it."""
     check = _Check(Audit(head))
     try:
-        connection = _open(os.path.abspath(path))
-    except _ERRORS as error:
-        check.failed(f"the file cannot be read: {error}")
+        connection = _open(os.fspath(path), check)
+    except READ_ERRORS:
         return check.outcome()
     try:
         for step in check.steps():
@@ -96,28 +94,17 @@ def verify_file(
     return check.outcome()
 
 
-def _open(path: str) -> sqlite3.Connection:
-    """A connection that cannot write. A file without a WAL in a folder that cannot be written is
-    read as it stands: there is no room for the shared memory of a WAL."""
-    try:
-        return _connect(path, "")
-    except _ERRORS:
-        with suppress(FileNotFoundError):
-            if os.stat(f"{path}-wal").st_size:
-                raise
-        return _connect(path, "&immutable=1")
+def _open(path: str, check: "_Check") -> sqlite3.Connection:
+    """A file that SQLite refuses is a problem; what is wrong with the events may still be told.
 
-
-def _connect(path: str, extra: str) -> sqlite3.Connection:
-    uri = f"file:{quote_uri(path)}?mode=ro{extra}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    Raises:
+        READ_ERRORS: nothing more can be told.
+    """
     try:
-        connection.execute("PRAGMA query_only = 1")
-        connection.execute("PRAGMA schema_version").fetchone()
-    except _ERRORS:
-        connection.close()
-        raise
-    return connection
+        return open_readonly(path)
+    except READ_ERRORS as error:
+        check.audit.problem(None, "unreadable", f"the file cannot be read: {error}")
+    return open_tolerant(path, with_wal=has_wal(path))
 
 
 @define
@@ -128,6 +115,7 @@ class _Check:
     last: int = 0
     """The last position, as far as it is known."""
     _after: int = 0
+    _after_blob: str = ""
     _more: bool = True
     _given_up: bool = False
 
@@ -151,6 +139,9 @@ class _Check:
         while self._more:
             yield self._guarded(self._page)
         yield self._guarded(self._end)
+        self._more = True
+        while self._more:
+            yield self._guarded(self._bodies)
         yield self._guarded(self._integrity)
 
     def _guarded(self, step: _Step) -> _Step:
@@ -161,7 +152,7 @@ class _Check:
             with suppress(Enough):
                 try:
                     step(connection)
-                except _ERRORS as error:
+                except READ_ERRORS as error:
                     self.failed(f"SQLite: {error}")
 
         return guarded
@@ -175,39 +166,17 @@ class _Check:
 
     def _page(self, connection: sqlite3.Connection) -> None:
         """Check the next rows, and notice when there are no more."""
-        try:
-            rows = connection.execute(_SQL["rows_after"], (self._after, PAGE_ROWS)).fetchall()
-        except _ERRORS:
-            self._page_row_by_row(connection)
-            return
-        for row in rows:
-            self.audit.row(row)
-        if rows and rows[-1][0] <= self._after:
-            self.failed(f"the events after position {self._after} are out of order")
-        elif rows:
-            self._after = rows[-1][0]
-        else:
-            self._more = False
-
-    def _page_row_by_row(self, connection: sqlite3.Connection) -> None:
-        """Check what can be read of a page that cannot be read as one. If that is nothing, the
-        check of the log ends: the damage need not have an end."""
-        first, found, failing = self._after + 1, False, False
-        for position in range(first, first + PAGE_ROWS):
-            try:
-                rows = connection.execute(_SQL["row_at"], (position,)).fetchall()
-            except _ERRORS as error:
-                self.audit.unreadable(position, str(error), again=failing)
-                failing = True
-                continue
-            failing = False
-            for row in rows:
-                self.audit.row(row)
-                found = True
-        self._after += PAGE_ROWS
-        self._more = found
-        if not found and self._after < self.last:
-            self.failed(f"nothing after position {self._after} was checked")
+        page = read_page(connection, self._after, PAGE_ROWS, self.last)
+        failing = False
+        for item in page.items:
+            if isinstance(item, Unreadable):
+                self.audit.unreadable(item.position, item.error, again=failing)
+            else:
+                self.audit.row(item)
+            failing = isinstance(item, Unreadable)
+        self._after, self._more = page.after, page.more
+        if page.given_up is not None:
+            self.failed(page.given_up)
 
     def _end(self, connection: sqlite3.Connection) -> None:
         """Check, at one moment, what was appended meanwhile and what must agree with it."""
@@ -219,6 +188,7 @@ class _Check:
             self.audit.ended()
             self._streams(connection)
             self._leases(connection)
+            self._blobs(connection)
         finally:
             connection.execute("ROLLBACK")
 
@@ -230,10 +200,9 @@ class _Check:
     def _rows(self, connection: sqlite3.Connection, statement: str) -> list[tuple[Any, ...]] | None:
         """All rows of a statement; None if they cannot be read, which is a problem then."""
         try:
-            return connection.execute(_SQL[statement]).fetchall()
-        except _ERRORS as error:
-            code = "schema" if statement == "objects" else "unreadable"
-            self.audit.problem(None, code, f"SQLite: {error}")
+            return connection.execute(VERIFY[statement]).fetchall()
+        except READ_ERRORS as error:
+            self.audit.problem(None, "unreadable", f"SQLite: {error}")
             return None
 
     # --- what must agree with the events ---
@@ -279,33 +248,37 @@ class _Check:
             )
 
     def _schema(self, connection: sqlite3.Connection) -> None:
-        """Compare what is ours, and whatever acts on it. Other tables and views are nobody's
-        business: those of the lazy views, of the migrations, of the user."""
-        expected, ours = _objects_of_schema_sql()
-        missing, rows = dict(expected), self._rows(connection, "objects")
-        if rows is None:
+        try:
+            for said in objects_amiss(connection):
+                self.audit.problem(None, "schema", said)
+        except READ_ERRORS as error:
+            self.audit.problem(None, "schema", f"SQLite: {error}")
+
+    def _blobs(self, connection: sqlite3.Connection) -> None:
+        """Compare what is stored with what the events refer to; the values themselves come later,
+        since they may be many and large."""
+        stored = self._rows(connection, "stored_blobs") if has_blobs(connection) else []
+        if stored is None:
             return
-        for kind, name, table, sql in rows:
-            wanted = missing.pop((kind, name), None)
-            if wanted is not None and sql != wanted:
-                self.audit.problem(None, "schema", f"the {kind} {name} is not that of schema.sql")
-            elif wanted is None and kind in ("trigger", "index") and table.lower() in ours:
-                self.audit.problem(
-                    None, "schema", f"the {kind} {name!r:.100} on {table} is not in schema.sql"
-                )
-        for kind, name in missing:
-            self.audit.problem(None, "schema", f"the {kind} {name} of schema.sql is missing")
+        for problem in self.audit.blobs.compared({blob for (blob,) in stored}):
+            self.audit.problem(problem.position, problem.code, problem.message)
 
-
-@cache
-def _objects_of_schema_sql() -> tuple[dict[tuple[str, str], str], set[str]]:
-    """The SQL of each object by its type and name, as SQLite keeps it; the tables and views."""
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        for statement in split(schema_text()):
-            connection.execute(statement)
-        rows = connection.execute(_SQL["objects"]).fetchall()
-    finally:
-        connection.close()
-    found = {(kind, name): sql for kind, name, _, sql in rows}
-    return found, {name for kind, name in found if kind in ("table", "view")}
+    def _bodies(self, connection: sqlite3.Connection) -> None:
+        """Check the next values."""
+        self._more = False
+        if not has_blobs(connection):
+            return
+        read = 0
+        for blob, nonce, body in connection.execute(VERIFY["blobs_after"], (self._after_blob,)):
+            amiss = body_amiss(blob, nonce, body)
+            if amiss is not None:
+                position = self.audit.blobs.referred.get(blob)
+                self.audit.problem(position, "blob", amiss)
+            if not isinstance(blob, str) or blob <= self._after_blob:
+                self.failed("the values beside the log are out of order")
+                return
+            self._after_blob = blob
+            read += len(body) if isinstance(body, bytes) else 0
+            if read >= PAGE_BYTES:
+                self._more = True
+                return

@@ -21,6 +21,18 @@ SELECT stream_id, name, lease FROM streams ORDER BY stream_id;
 -- name: leases
 SELECT name, token, holder, request_id, granted_at, expires_at, position FROM leases ORDER BY name;
 
+-- name: stored_blobs
+SELECT hash FROM blobs ORDER BY hash;
+
+-- name: blob
+SELECT hash, nonce, body FROM blobs WHERE hash = ?;
+
+-- name: blobs_after
+SELECT hash, nonce, body FROM blobs WHERE hash > ? ORDER BY hash;
+
+-- name: schema_number
+PRAGMA user_version;
+
 -- name: objects
 SELECT type, name, tbl_name, sql FROM sqlite_master
 WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'

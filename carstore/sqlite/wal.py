@@ -77,6 +77,12 @@ def checkpoint(connection: sqlite3.Connection, turn: threading.Lock, *, wait: bo
     return Checkpoint(pages, moved)
 
 
+def truncate(connection: sqlite3.Connection, turn: threading.Lock) -> None:
+    """Copy the WAL into the file and cut it to nothing, waiting for readers as for any lock."""
+    with turn:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
 def count_pages(path: str) -> int:
     """Pages in the WAL of the file at `path` since it last began anew."""
     with suppress(FileNotFoundError), open(f"{path}-wal", "rb", buffering=0) as wal:
@@ -98,12 +104,26 @@ def _frames(wal: int) -> int:
     return bisect_left(frames, x=True, key=is_left_over)
 
 
-def is_there(path: str) -> bool:
-    """Whether the file at `path` has a WAL that may hold something."""
+def exists(path: str) -> bool:
+    """Whether there is a WAL beside the file at `path`."""
+    return _size(path) is not None
+
+
+def is_empty(path: str) -> bool:
+    """Whether there is one that holds nothing."""
+    return _size(path) == 0
+
+
+def holds_something(path: str) -> bool:
+    """Whether there is one that may hold something."""
+    return bool(_size(path))
+
+
+def _size(path: str) -> int | None:
     try:
-        return os.stat(f"{path}-wal").st_size > 0
+        return os.stat(f"{path}-wal").st_size
     except FileNotFoundError:
-        return False
+        return None
 
 
 class WalCare:

@@ -8,8 +8,14 @@ from attrs import frozen
 from carstore import canonical, connect
 from carstore.names import Json, RunId
 from engine.cli.errors import BadUsage
-from engine.cli.options import command_line, database, json_option, reading
-from engine.cli.result import resume_command, tell_next
+from engine.cli.options import (
+    at_option,
+    check_at,
+    database,
+    json_option,
+    reading,
+)
+from engine.cli.result import resolve_command, resume_command, tell_next
 from engine.cli.screen import Cell, print_json, table, text, write
 from engine.cli.stopping import run_stoppable
 from engine.doubts import Resolution
@@ -24,30 +30,31 @@ __all__ = ["doubts", "resolve"]
 
 @click.command()
 @database
+@at_option
 @json_option
-def doubts(database: str, as_json: bool) -> None:
+def doubts(database: str, at: int | None, as_json: bool) -> None:
     """List the calls that began, must not simply be repeated, and have no outcome.
 
     Find out at the other side, by the idempotency key, whether each was carried out; then tell it
     with `carstore resolve`.
     """
-    found = run_stoppable(_load(database))
+    found = run_stoppable(_load(database, at))
     if as_json:
         print_json([_json(doubt) for doubt in found])
         return
     if not found:
-        write("Nothing is in doubt.")
+        write("Nothing is in doubt." if at is None else f"Nothing was in doubt at position {at}.")
         return
     titles = ("RUN", "ACTION", "TOOL", ">ATTEMPT", "SINCE", "IDEMPOTENCY KEY", "WHY")
     table(titles, [_cells(doubt) for doubt in found])
-    first = found[0]
-    command = command_line("resolve", database, first.run_id, first.action_id)
-    write(f"Next: {command} --retry (or --succeeded JSON, or --failed TEXT)")
+    if at is None:
+        write(f"Next: {resolve_command(database, found[0])}")
 
 
-async def _load(path: str) -> list[Doubt]:
+async def _load(path: str, at: int | None) -> list[Doubt]:
     async with reading(path) as store:
-        found = (await rows(store, DOUBTS)).values()
+        await check_at(store, at)
+        found = (await rows(store, DOUBTS, at=at)).values()
         return sorted(found, key=lambda doubt: doubt.since)
 
 

@@ -18,13 +18,18 @@ DEBUG_VARIABLE = "CARSTORE_DEBUG"
 
 BAD_INPUT = frozenset(
     {
+        "already_there",
         "context_misused",
         "cycle",
         "invalid_event",
+        "invalid_export",
         "invalid_json",
         "invalid_proposal",
         "invalid_run_id",
+        "invalid_selection",
+        "invalid_search",
         "invalid_tool",
+        "invalid_view",
         "no_doubt",
         "not_a_database",
         "not_found",
@@ -44,6 +49,7 @@ FAILED = frozenset(
         "busy",
         "closed",
         "context_closed",
+        "copy_failed",
         "corrupt",
         "demo_failed",
         "disk_full",
@@ -51,6 +57,7 @@ FAILED = frozenset(
         "io_error",
         "lease_held",
         "lease_lost",
+        "no_full_text",
         "no_tool_executor",
         "read_only",
         "run_owned",
@@ -60,6 +67,7 @@ FAILED = frozenset(
         "tool_stopped",
         "version_conflict",
         "view_damaged",
+        "view_failed",
     }
 )
 """Codes of errors that end a command with exit code 1."""

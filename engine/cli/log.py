@@ -7,15 +7,19 @@ from attrs import define, field
 
 from carstore import Store
 from carstore.canonical import loads_trusted
-from carstore.errors import NotFound
-from carstore.events import KINDS, InferenceMetered, ProposalReceived
+from carstore.events import InferenceMetered, ProposalReceived
 from carstore.log import Recorded
 from carstore.names import Json, RunId
-from engine.cli.errors import BadUsage
-from engine.cli.options import command_line, database, json_option, reading
+from engine.cli.options import (
+    check_run,
+    checked_kinds,
+    database,
+    json_option,
+    kind_option,
+    reading,
+)
 from engine.cli.screen import gone, print_json_line, write
 from engine.cli.stopping import run_stoppable
-from engine.problems import suggestion
 from engine.propose import check_run_id
 from engine.results import rfc3339
 
@@ -28,7 +32,7 @@ MAX_DATA_CHARS = 300
 @click.command()
 @database
 @click.option("--run", metavar="RUN", help="Only events of this run.")
-@click.option("--kind", "kinds", metavar="KIND", multiple=True, help="Only this kind; repeatable.")
+@kind_option
 @click.option("--agent", metavar="AGENT", help="Only events of this agent.")
 @click.option(
     "--after",
@@ -57,7 +61,7 @@ def log(
     """
     wanted = Wanted(
         run=None if run is None else check_run_id(run),
-        kinds=_checked(kinds),
+        kinds=checked_kinds(kinds),
         agent=agent,
         after=after,
     )
@@ -103,7 +107,7 @@ async def _print(
 ) -> None:
     async with reading(path) as store:
         if wanted.run is not None:
-            await _check_run(store, wanted.run)
+            await check_run(store, wanted.run)
         printed = 0
         async for recorded in _events(store, wanted, follow=follow):
             if not await wanted.includes(store, recorded):
@@ -121,24 +125,6 @@ def _events(store: Store, wanted: Wanted, *, follow: bool) -> AsyncIterator[Reco
     if follow:
         return store.log.follow(after=wanted.after, kinds=wanted.kinds)
     return store.log.read(after=wanted.after, run=wanted.run, kinds=wanted.kinds)
-
-
-async def _check_run(store: Store, run_id: RunId) -> None:
-    if await source_of(store, run_id) is None:
-        raise NotFound("run", run_id, f"{command_line('runs', store.path)} lists them.")
-
-
-def _checked(kinds: tuple[str, ...]) -> Collection[str] | None:
-    """The kinds asked for; None for all.
-
-    Raises:
-        BadUsage: one does not exist.
-    """
-    for kind in kinds:
-        if kind not in KINDS:
-            reason = f"there is no kind of event {kind!r:.100}{suggestion(kind, KINDS)}"
-            raise BadUsage("--kind", reason)
-    return kinds or None
 
 
 def _json(recorded: Recorded) -> Json:

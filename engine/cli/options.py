@@ -2,14 +2,34 @@
 
 import shlex
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from carstore import Store, connect
 from carstore.errors import NotFound
+from carstore.events import KINDS, ProposalReceived
+from carstore.names import RunId
+from engine.cli.errors import BadUsage
+from engine.problems import suggestion
 
-__all__ = ["at_option", "check_at", "command_line", "database", "json_option", "reading", "tools"]
+if TYPE_CHECKING:
+    from projections import View
+
+__all__ = [
+    "all_views",
+    "at_option",
+    "check_at",
+    "check_run",
+    "checked_kinds",
+    "command_line",
+    "database",
+    "json_option",
+    "kind_option",
+    "reading",
+    "tools",
+    "views_option",
+]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -33,6 +53,34 @@ def at_option(command: _Command) -> _Command:
         type=click.IntRange(min=0),
         metavar="N",
         help="As of position N of the log, that event included.",
+    )(command)
+
+
+def views_option(command: _Command) -> _Command:
+    """`--views FILE.py`; to be read with `all_views`."""
+    return click.option(
+        "--views",
+        "views_file",
+        metavar="FILE.py",
+        help="Also the views that are written in this Python file.",
+    )(command)
+
+
+def all_views(views_file: str | None) -> "tuple[View[Any, Any], ...]":
+    """The views of carstore, and those of a file.
+
+    Raises:
+        NotFound, InvalidView: the file cannot be used.
+    """
+    from projections import VIEWS, load_views
+
+    return VIEWS if views_file is None else (*VIEWS, *load_views(views_file))
+
+
+def kind_option(command: _Command) -> _Command:
+    """`--kind KIND`, as `kinds`; to be checked with `checked_kinds`."""
+    return click.option(
+        "--kind", "kinds", metavar="KIND", multiple=True, help="Only this kind; repeatable."
     )(command)
 
 
@@ -61,6 +109,30 @@ async def check_at(store: Store, at: int | None) -> None:
     head = (await store.log.head()).position
     if at > head:
         raise NotFound("position", str(at), f"The log ends at {head}.")
+
+
+async def check_run(store: Store, run_id: RunId) -> None:
+    """Refuse a run that the log does not have.
+
+    Raises:
+        NotFound: saying what lists them.
+    """
+    async for _ in store.log.read(run=run_id, kinds=[ProposalReceived.kind]):
+        return
+    raise NotFound("run", run_id, f"{command_line('runs', store.path)} lists them.")
+
+
+def checked_kinds(kinds: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The kinds asked for; None for all.
+
+    Raises:
+        BadUsage: one does not exist.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            reason = f"there is no kind of event {kind!r:.100}{suggestion(kind, KINDS)}"
+            raise BadUsage("--kind", reason)
+    return kinds or None
 
 
 def command_line(*words: str | None) -> str:

@@ -1,13 +1,20 @@
 """Showing what a run came to, and what to do next."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from carstore.names import RunId
-from engine.cli.options import command_line
-from engine.cli.screen import brief, duration, say, status_text, table, text, write
+from engine.cli.options import command_line, reading
+from engine.cli.screen import Cell, brief, duration, say, status_text, table, text, write
+from engine.cli.stopping import run_stoppable
 from engine.ir import ActionResult, ActionStatus, RunResult, RunStatus
+from projections import DOUBTS, rows
+from projections.doubts import Doubt
 
-__all__ = ["next_step", "resume_command", "show_result", "tell_next"]
+__all__ = ["accept_command", "next_step", "resolve_command", "resume_command", "show_result", "tell_next"]
+
+MAX_COMMANDS = 5
+"""Commands printed for calls in doubt; `carstore doubts` lists all of them."""
 
 MAX_LISTED = 30
 """Actions listed after a run; of a larger one, only those that did not succeed are."""
@@ -20,18 +27,24 @@ _BAD = (
 )
 
 
-def show_result(result: RunResult) -> None:
-    """Print a result for people."""
-    write(f"Run {result.run_id} of plan {result.proposal_id}: {_said(result.status)}")
+def show_result(database: str, result: RunResult) -> None:
+    """Print a result for people; of a run that waits, also for what."""
+    write(f"Run {result.run_id} of plan {result.proposal_id}: {_said(result)}")
+    doubts = _doubts(database, result) if result.status is RunStatus.WAITING else []
     listed = list(result.results)
     if len(listed) > MAX_LISTED:
         listed = [one for one in listed if one.status is not ActionStatus.SUCCEEDED]
-    if listed:
+    if listed or doubts:
         write("")
-        _show_actions(listed[:MAX_LISTED])
-        if len(listed) > MAX_LISTED:
-            write(f"... and {len(listed) - MAX_LISTED:,} more")
+        _show_actions(listed[:MAX_LISTED], doubts[:MAX_LISTED])
+        more = max(0, len(listed) - MAX_LISTED) + max(0, len(doubts) - MAX_LISTED)
+        if more:
+            write(f"... and {more:,} more")
     write("")
+    if doubts:
+        write("Find out, by its idempotency key, whether it was carried out; then say so:")
+    for doubt in doubts[:MAX_COMMANDS]:
+        write(f"  {resolve_command(database, doubt)}")
     for left in result.not_undone:
         write(f"Not undone: {left.action_id}: {left.reason}")
     for conflict in result.conflicts:
@@ -42,8 +55,16 @@ def show_result(result: RunResult) -> None:
     write(_summary(result))
 
 
-def next_step(database: str, result: RunResult) -> str | None:
+def resolve_command(database: str, doubt: Doubt) -> str:
+    """The command that says what became of a call in doubt."""
+    command = command_line("resolve", database, doubt.run_id, doubt.action_id)
+    return f"{command} --retry (or --succeeded JSON, or --failed TEXT)"
+
+
+def next_step(database: str, result: RunResult, tools: str | None = None) -> str | None:
     """The command to type next, if the run did not simply succeed."""
+    if result.waits_for == "acceptance":
+        return accept_command(database, result.run_id, tools)
     if result.status is RunStatus.WAITING:
         return command_line("doubts", database)
     if result.status in _BAD:
@@ -56,24 +77,42 @@ def resume_command(database: str, run_id: RunId | str, tools: str | None) -> str
     return command_line("resume", database, run_id, *(("--tools", tools) if tools else ()))
 
 
+def accept_command(database: str, run_id: RunId | str, tools: str | None) -> str:
+    """The command that goes on with a run that was copied unfinished."""
+    return f"{resume_command(database, run_id, tools or 'FILE_OR_MODULE')} --accept-copy"
+
+
 def tell_next(command: str | None, *, as_json: bool) -> None:
     """Print the next command: with the result, or beside it if that is JSON."""
     if command is not None:
         (say if as_json else write)(f"Next: {command}")
 
 
-def _said(status: RunStatus) -> str:
-    if status is RunStatus.WAITING:
+def _said(result: RunResult) -> str:
+    if result.waits_for == "acceptance":
+        return "copied unfinished, waiting until somebody accepts that it goes on here"
+    if result.status is RunStatus.WAITING:
         return "waiting for a person"
-    return status.value.replace("_", " ")
+    return result.status.value.replace("_", " ")
 
 
-def _show_actions(actions: list[ActionResult]) -> None:
-    rows = []
+def _doubts(database: str, result: RunResult) -> list[Doubt]:
+    """The calls that a run waits for, the oldest first."""
+
+    async def load() -> list[Doubt]:
+        async with reading(database) as store:
+            found = await rows(store, DOUBTS, where={"run_id": result.run_id})
+            return sorted(found.values(), key=lambda doubt: doubt.since)
+
+    return run_stoppable(load())
+
+
+def _show_actions(actions: Sequence[ActionResult], doubts: Sequence[Doubt]) -> None:
+    lines: list[list[Cell]] = []
     for one in actions:
         status = status_text("rolled_back" if one.rolled_back else one.status.value)
         outcome = one.error if one.error is not None else brief(one.output, 80)
-        rows.append(
+        lines.append(
             [
                 text(one.action_id),
                 status,
@@ -82,7 +121,19 @@ def _show_actions(actions: list[ActionResult]) -> None:
                 text(outcome[:300]),
             ]
         )
-    table(("ACTION", "STATUS", ">TIME", ">ATTEMPTS", "OUTPUT OR ERROR"), rows)
+    for doubt in doubts:
+        what = "undoing it, " if doubt.undo else ""
+        why = f"{what}{doubt.tool}: {doubt.reason}; idempotency key {doubt.idempotency_key}"
+        lines.append(
+            [
+                text(doubt.action_id),
+                status_text("in doubt"),
+                text(""),
+                text(doubt.attempt),
+                text(why[:300]),
+            ]
+        )
+    table(("ACTION", "STATUS", ">TIME", ">ATTEMPTS", "OUTPUT OR ERROR"), lines)
 
 
 def _summary(result: RunResult) -> str:

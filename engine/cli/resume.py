@@ -51,7 +51,7 @@ def resume(
     if as_json:
         print_json([_json(outcome) for outcome in outcomes])
     else:
-        _show(outcomes)
+        _show(database, outcomes)
     if not (as_json and quiet):
         _tell_next(database, outcomes, as_json=as_json)
     return worst([_exit(outcome) for outcome in outcomes])
@@ -116,7 +116,7 @@ def _json(outcome: RunResult | RunOwned) -> Json:
     return outcome.to_dict()
 
 
-def _show(outcomes: Sequence[RunResult | RunOwned]) -> None:
+def _show(database: str, outcomes: Sequence[RunResult | RunOwned]) -> None:
     if not outcomes:
         write("Nothing to resume: every run has finished.")
     for number, outcome in enumerate(outcomes):
@@ -125,7 +125,7 @@ def _show(outcomes: Sequence[RunResult | RunOwned]) -> None:
         if isinstance(outcome, RunOwned):
             write(outcome.message)
         else:
-            show_result(outcome)
+            show_result(database, outcome)
 
 
 def _tell_next(database: str, outcomes: Sequence[RunResult | RunOwned], *, as_json: bool) -> None:

@@ -24,7 +24,7 @@ from engine.propose import check_run_id, new_run_id, tools_named
 from engine.runtime import Runtime
 from engine.tools import Tools, load_tools
 
-__all__ = ["STOP_HINT", "interruption", "run"]
+__all__ = ["STOP_HINT", "interruption", "read_plan", "run"]
 
 STOP_HINT = (
     "Stopping: nothing more is started, calls in flight are awaited for some seconds. "
@@ -86,7 +86,7 @@ def run(
     run is continued, or its recorded result printed.
     """
     name = new_run_id() if run_id is None else check_run_id(run_id)
-    proposal = parse_proposal(_read_plan(plan))
+    proposal = parse_proposal(read_plan(plan))
     with tools_print_to_stderr():
         table = load_tools(tools) if tools is not None else _no_tools(proposal)
         work = _Work(database, proposal, name, tools, table, watcher(quiet=quiet))
@@ -104,9 +104,9 @@ def run(
     if as_json:
         print_json(result.to_dict())
     else:
-        show_result(result)
+        show_result(database, result)
     if not (as_json and quiet):
-        tell_next(next_step(database, result), as_json=as_json)
+        tell_next(next_step(database, result, tools), as_json=as_json)
     return of_status(result.status)
 
 
@@ -187,7 +187,7 @@ async def _is_recorded(store: Store, run_id: RunId) -> bool:
     return True
 
 
-def _read_plan(plan: str) -> bytes:
+def read_plan(plan: str) -> bytes:
     """The text of a plan, but not more of it than a plan may have.
 
     Raises:

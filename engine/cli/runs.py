@@ -6,7 +6,14 @@ from attrs import frozen
 from carstore import Store
 from carstore.errors import LeaseHeld
 from carstore.names import Json, RunId, run_lease
-from engine.cli.options import command_line, database, json_option, reading
+from engine.cli.options import (
+    at_option,
+    check_at,
+    command_line,
+    database,
+    json_option,
+    reading,
+)
 from engine.cli.screen import Cell, print_json, status_text, table, text, write
 from engine.cli.stopping import run_stoppable
 from engine.results import rfc3339
@@ -18,10 +25,11 @@ __all__ = ["driver_of", "runs"]
 
 @click.command()
 @database
+@at_option
 @json_option
-def runs(database: str, as_json: bool) -> None:
-    """List all runs of DB, oldest first."""
-    found = run_stoppable(_load(database))
+def runs(database: str, at: int | None, as_json: bool) -> None:
+    """List all runs of DB, oldest first, as they are now or were at some position."""
+    found = run_stoppable(_load(database, at))
     if as_json:
         print_json([_json(one.run) for one in found])
         return
@@ -29,8 +37,9 @@ def runs(database: str, as_json: bool) -> None:
         write("No runs yet.")
         return
     titles = ("RUN", "STATUS", "PLAN", "FROM", ">ACTIONS", "STARTED", "ENDED")
-    table(titles, [_cells(one) for one in found])
-    _tell_next(database, found)
+    table(titles, [_cells(one, now=at is None) for one in found])
+    if at is None:
+        _tell_next(database, found)
 
 
 @frozen
@@ -40,9 +49,12 @@ class _Found:
     """The process that drives it, if it is running and that process is not gone."""
 
 
-async def _load(path: str) -> list[_Found]:
+async def _load(path: str, at: int | None) -> list[_Found]:
     async with reading(path) as store:
-        found = sorted((await rows(store, RUNS)).values(), key=lambda run: run.started_at)
+        await check_at(store, at)
+        found = sorted((await rows(store, RUNS, at=at)).values(), key=lambda run: run.started_at)
+        if at is not None:  # who drives a run is known of now only
+            return [_Found(run, None) for run in found]
         return [_Found(run, await driver_of(store, run.run_id, run.status)) for run in found]
 
 
@@ -68,9 +80,9 @@ def _json(run: Run) -> Json:
     }
 
 
-def _cells(one: _Found) -> list[Cell]:
+def _cells(one: _Found, *, now: bool) -> list[Cell]:
     run = one.run
-    stopped = run.status == "running" and one.driver is None
+    stopped = now and run.status == "running" and one.driver is None
     return [
         text(run.run_id),
         text("stopped", "yellow") if stopped else status_text(run.status),

@@ -6,6 +6,7 @@ Standard output carries results and nothing else; whatever is said about the wor
 error. A reader that has gone away (`carstore log DB | head`) is no error: the rest is not printed.
 """
 
+import csv
 import json
 import shutil
 import sys
@@ -28,6 +29,7 @@ __all__ = [
     "dollars",
     "duration",
     "gone",
+    "print_csv",
     "print_json",
     "print_json_line",
     "safe",
@@ -36,6 +38,7 @@ __all__ = [
     "status_text",
     "table",
     "text",
+    "to_terminal",
     "write",
 ]
 
@@ -117,6 +120,17 @@ def print_json_line(document: Json) -> None:
     write_raw(_ascii(document, indent=None))
 
 
+def print_csv(titles: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> None:
+    """Print CSV (RFC 4180, but for line ends), a line of titles first. On a terminal each text is
+    made safe; elsewhere it is exactly what it is, for programs."""
+    terminal = sys.stdout.isatty()
+    for row in [titles, *rows]:
+        cells = [safe(cell) if terminal and isinstance(cell, str) else cell for cell in row]
+        line = StringIO()
+        csv.writer(line, lineterminator="\r\n").writerow(cells)
+        write_raw(line.getvalue().removesuffix("\r\n"))
+
+
 def write(line: str) -> None:
     """Print a line of text for people."""
     write_raw(safe(line))
@@ -173,6 +187,11 @@ def _plain_table(titles: Sequence[str], rows: "Sequence[Sequence[Cell]]") -> Non
 def write_raw(line: str) -> None:
     """Print a line that is known to be safe."""
     _print(sys.stdout, f"{line}\n")
+
+
+def to_terminal() -> bool:
+    """Whether standard output is a terminal: colour says something only there."""
+    return sys.stdout.isatty()
 
 
 def gone() -> bool:

@@ -7,9 +7,16 @@ import click
 from attrs import define, frozen
 
 from carstore.errors import NotFound
-from carstore.events import InferenceMetered
+from carstore.events import InferenceMetered, ProposalReceived
 from carstore.names import RunId
-from engine.cli.options import command_line, database, json_option, reading
+from engine.cli.options import (
+    at_option,
+    check_at,
+    command_line,
+    database,
+    json_option,
+    reading,
+)
 from engine.cli.result import next_step, resume_command
 from engine.cli.runs import driver_of
 from engine.cli.screen import brief, dollars, duration, print_json, status_text, text, write
@@ -33,10 +40,11 @@ MAX_PER_LEVEL = 100
 @database
 @click.argument("run", metavar="RUN")
 @click.option("--all", "everything", is_flag=True, help="Show every action of a large plan.")
+@at_option
 @json_option
-def show(database: str, run: str, everything: bool, as_json: bool) -> None:
+def show(database: str, run: str, everything: bool, at: int | None, as_json: bool) -> None:
     """Show RUN, finished or not: its plan, level by level, with what became of each action."""
-    found = run_stoppable(_load(database, check_run_id(run)))
+    found = run_stoppable(_load(database, check_run_id(run), at))
     if as_json:
         print_json(result_of(found.run).to_dict())
         return
@@ -67,14 +75,19 @@ class _Found:
     run: Run
     spent: dict[str, _Spent]
     driver: str | None
+    at: int | None
+    """The position as of which it is shown; None: now."""
 
 
-async def _load(path: str, run_id: RunId) -> _Found:
+async def _load(path: str, run_id: RunId, at: int | None) -> _Found:
     async with reading(path) as store:
-        history = [recorded async for recorded in store.log.read(run=run_id)]
-        if not history:
-            hint = f"{command_line('runs', path)} lists them."
-            raise NotFound("run", run_id, hint)
+        await check_at(store, at)
+        history = [recorded async for recorded in store.log.read(run=run_id, until=at)]
+        if not any(recorded.kind == ProposalReceived.kind for recorded in history):
+            options = () if at is None else ("--at", str(at))
+            hint = f"{command_line('runs', path, *options)} lists them."
+            what = "run" if at is None else f"run as of position {at}"
+            raise NotFound(what, run_id, hint)
         run = Run.fold(run_id, history)
         spent: dict[str, _Spent] = {}
         for recorded in history:
@@ -82,7 +95,9 @@ async def _load(path: str, run_id: RunId) -> _Found:
                 event = recorded.event
                 assert isinstance(event, InferenceMetered)
                 spent.setdefault(event.action_id, _Spent()).add(event)
-        return _Found(run, spent, await driver_of(store, run_id, run.status.value))
+        if at is not None:  # who drives it is known of now only
+            return _Found(run, spent, None, at)
+        return _Found(run, spent, await driver_of(store, run_id, run.status.value), at)
 
 
 def _headline(found: _Found) -> None:
@@ -97,8 +112,10 @@ def _headline(found: _Found) -> None:
 def _standing(found: _Found) -> str:
     status = found.run.status
     if status is RunStatus.WAITING:
-        return "waiting for a person"
+        return "waiting for a person" if found.at is None else f"waiting at position {found.at}"
     if status is RunStatus.RUNNING:
+        if found.at is not None:
+            return f"running at position {found.at}"
         return f"running, by {found.driver}" if found.driver else "stopped in the middle"
     return status.value.replace("_", " ")
 
@@ -197,6 +214,8 @@ def _tail(database: str, found: _Found) -> None:
         f"{cost.tool_calls:,} tool calls, {cost.retries:,} retries, "
         f"{duration(cost.total_duration_ms) or '0 ms'} in actions, {dollars(total)}"
     )
+    if found.at is not None:
+        return
     if found.run.status is RunStatus.WAITING:
         write(f"Next: {next_step(database, result)}")
     elif found.run.status is RunStatus.RUNNING and found.driver is None:

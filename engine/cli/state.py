@@ -51,23 +51,26 @@ async def _state(path: str, scope: Scope, at: int | None) -> dict[StateKey, Stat
 @click.command()
 @database
 @click.argument("key", metavar="KEY")
+@at_option
 @scope_option
 @json_option
-def why(database: str, key: str, scope: str, as_json: bool) -> None:
+def why(database: str, key: str, at: int | None, scope: str, as_json: bool) -> None:
     """Tell every change of KEY, newest first: its value, and what run, action and agent made it."""
-    found = run_stoppable(_why(database, Scope(scope), StateKey(key)))
+    found = run_stoppable(_why(database, Scope(scope), StateKey(key), at))
     if as_json:
         print_json([_json(change) for change in found])
     elif not found:
-        write(f"Nobody has ever set {key} in scope {scope}.")
+        until = "has ever" if at is None else f"had, until position {at},"
+        write(f"Nobody {until} set {key} in scope {scope}.")
     else:
         titles = (">POSITION", "VALUE", "RUN", "ACTION", "AGENT", "TIME")
         table(titles, [_cells(change) for change in found])
 
 
-async def _why(path: str, scope: Scope, key: StateKey) -> list[Change]:
+async def _why(path: str, scope: Scope, key: StateKey, at: int | None) -> list[Change]:
     async with reading(path) as store:
-        return await changes_of(store, scope, key)
+        await check_at(store, at)
+        return await changes_of(store, scope, key, at=at)
 
 
 def _json(change: Change) -> Json:

@@ -1,28 +1,43 @@
-"""Each promise broken on purpose, by a patch that only tests can reach.
+"""Each promise broken on purpose: "can the proofs fail?"
 
-A proof that cannot fail proves nothing. So each breakage here names the proof that must catch it:
-`kills`, the loop that kills processes, or one of the short proofs of `tests.proofs.short`.
+A proof that cannot fail proves nothing. So each breakage here replaces, while a proof runs, one
+piece of the program by one that breaks a promise, and names the proof that must catch it. Nothing
+outside of this package, and of the tests, applies one.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from attrs import define, evolve, field, frozen
 
 from carstore import events as e
 from carstore.errors import StateConflict
-from carstore.leases import claim
+from carstore.leases import HeldLease, claim
 from carstore.log import NOTHING, Appended, Expect, Fence, LeaseIs
 from carstore.names import FencingToken, Micros, Position
-from carstore.sqlite import database, leases, migrations
+from carstore.sqlite import audit, database, leases, migrations
 from carstore.sqlite.log import SqliteLog
 from carstore.sqlite.statements import schema_text
 from carstore.sqlite.transaction import Transaction
 from engine import run as engine_run
 from engine.journal import Journal
+from engine.runtime import Runtime
 from engine.tool_schema import ToolSchema
+
+catch_up = import_module("projections.catch_up")
+"""The module; the package exports a function of that name."""
+
+__all__ = ["BREAKAGES", "Breakage", "Patches", "in_force"]
+
+_in_force: list[str] = []
+
+
+def in_force() -> str | None:
+    """The name of the breakage that is applied now; the processes of a proof live with it too."""
+    return _in_force[-1] if _in_force else None
 
 
 @define
@@ -32,10 +47,12 @@ class Patches:
     before: list[tuple[Any, str, Any]] = field(factory=list)
 
     def put(self, owner: Any, name: str, value: Any) -> None:
+        """Replace an attribute of a class or module."""
         self.before.append((owner, name, vars(owner)[name]))
         setattr(owner, name, value)
 
     def undo(self) -> None:
+        """Put back everything."""
         for owner, name, value in reversed(self.before):
             setattr(owner, name, value)
         self.before.clear()
@@ -47,22 +64,26 @@ class Breakage:
 
     name: str
     what: str
+    """What is done wrongly."""
     caught_by: str
-    _patch: Callable[[Patches], None]
+    """The name of the proof that must notice."""
+    _patch: Callable[[Patches], None] = field(repr=False)
 
     def apply(self) -> Patches:
-        """Break it, in this process and for good."""
+        """Break it in this process, for good."""
         patches = Patches()
         self._patch(patches)
         return patches
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Break it for a while."""
+        """Break it for a while, here and in the processes that a proof starts meanwhile."""
         patches = self.apply()
+        _in_force.append(self.name)
         try:
             yield
         finally:
+            _in_force.pop()
             patches.undo()
 
 
@@ -130,6 +151,33 @@ def _unsafe_settings(patches: Patches) -> None:
     patches.put(database, "_settings", without_reading_back)
 
 
+def _raw_errors(patches: Patches) -> None:
+    patches.put(database, "translate", lambda error, path, busy_timeout_ms: error)
+
+
+def _give_up_at_once(patches: Patches) -> None:
+    settings = database._settings
+
+    def impatient(connection: Any, opened: Any) -> None:
+        settings(connection, opened)
+        connection.execute("PRAGMA busy_timeout = 0")
+
+    patches.put(database, "_settings", impatient)
+
+
+def _unchecked_hashes(patches: Patches) -> None:
+    patches.put(audit.Audit, "_chain", lambda self, row: None)
+
+
+def _forgetful_views(patches: Patches) -> None:
+    changes = catch_up.changes
+
+    def forgetful(view: Any, events: Any, stored: Any) -> Any:
+        return changes(view, list(events)[:-1], stored)
+
+    patches.put(catch_up, "changes", forgetful)
+
+
 # --- leases ---
 
 
@@ -178,6 +226,10 @@ def _expire_early(patches: Patches) -> None:
     patches.put(leases, "claim", impatient)
 
 
+def _never_stop(patches: Patches) -> None:
+    patches.put(HeldLease, "is_held", lambda self, clock: not self.lost)
+
+
 # --- the engine ---
 
 
@@ -198,23 +250,42 @@ def _no_intent(patches: Patches) -> None:
     patches.put(ToolSchema, "repeatable", property(lambda self: True))
 
 
-_ALL = [
-    Breakage(
-        "acknowledge early",
-        "an append is acknowledged before its commit",
-        "kills",
-        _acknowledge_early,
-    ),
-    Breakage("split a batch", "each event of an append is a transaction", "kills", _split_batch),
-    Breakage("run completed again", "a resume forgets successes", "kills", _run_completed_again),
-    Breakage("no intent", "a call is made without a durable intent", "kills", _no_intent),
-    Breakage(
-        "check then write", "conditions are judged too early", "no lost update", _check_then_write
-    ),
-    Breakage("no fence", "a driver that was taken over goes on writing", "fence", _no_fence),
-    Breakage("reuse a token", "every grant gives the same token", "tokens", _reuse_a_token),
-    Breakage("expire early", "a live holder is taken over", "expiry", _expire_early),
-    Breakage("synchronous off", "settings are not as promised", "settings", _unsafe_settings),
-]
+def _history_first(patches: Patches) -> None:
+    unfinished = Runtime.unfinished
 
-BREAKAGES = {one.name: one for one in _ALL}
+    async def reading_all(self: Runtime) -> Any:
+        for _ in range(5):
+            async for recorded in self.store.log.read():
+                _ = recorded.event
+        return await unfinished(self)
+
+    patches.put(Runtime, "unfinished", reading_all)
+
+
+BREAKAGES = {
+    name: Breakage(name, what, caught_by, patch)
+    for name, what, caught_by, patch in (
+        (
+            "acknowledge early",
+            "an append is acknowledged before its commit",
+            "kills",
+            _acknowledge_early,
+        ),
+        ("split a batch", "each event of an append is a transaction", "kills", _split_batch),
+        ("run completed again", "a resume forgets successes", "kills", _run_completed_again),
+        ("no intent", "a call is made without a durable intent", "kills", _no_intent),
+        ("check then write", "conditions are judged too early", "no lost update", _check_then_write),
+        ("forgetful views", "a view misses an event", "no lost update", _forgetful_views),
+        ("no fence", "a driver that was taken over goes on writing", "fence", _no_fence),
+        ("adopt a token", "the same, among stopped processes", "stopped processes", _no_fence),
+        ("reuse a token", "every grant gives the same token", "tokens", _reuse_a_token),
+        ("expire early", "a live holder is taken over", "expiry", _expire_early),
+        ("never stop", "a holder acts past its deadline", "clock steps", _never_stop),
+        ("synchronous off", "settings are not as promised", "settings", _unsafe_settings),
+        ("raw errors", "errors of SQLite are passed on as they are", "busy", _raw_errors),
+        ("impatience", "a writer does not wait for others", "many writers", _give_up_at_once),
+        ("unchecked hashes", "verify does not compute hashes", "bit flips", _unchecked_hashes),
+        ("history first", "a restart reads the whole log", "restart", _history_first),
+    )
+}
+"""By name."""

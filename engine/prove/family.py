@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -21,12 +21,12 @@ from attrs import define, field
 import engine
 from carstore.errors import CarstoreError
 
-__all__ = ["Child", "Family", "ProofFailed", "wait_until"]
+__all__ = ["ABOVE", "Child", "Family", "ProofFailed", "kill", "wait_until"]
 
 PATIENCE_SECONDS = 120
 """How long a process that nobody harms may take; it only ends what hangs."""
 
-_ABOVE = str(Path(engine.__file__).resolve().parents[1])
+ABOVE = str(Path(engine.__file__).resolve().parents[1])
 """Where this very package was imported from: never a namesake in the current folder."""
 
 _PRELOADED = ["engine.prove.workload", "engine.prove.plan_child", "engine.prove.contention"]
@@ -77,8 +77,13 @@ class Family:
         self.children.append(child)
         return child
 
-    def finish(self, child: Child, seconds: float = PATIENCE_SECONDS) -> None:
+    def finish(
+        self, child: Child, seconds: float = PATIENCE_SECONDS, fine: Sequence[int] = ()
+    ) -> None:
         """Wait for its end.
+
+        Args:
+            fine: exit codes that are as good as 0.
 
         Raises:
             ProofFailed: it took more than `seconds`, or failed.
@@ -87,7 +92,7 @@ class Family:
         if child.exitcode is None:
             kill(child)
             raise ProofFailed(f"a process that nobody harmed took more than {seconds} s")
-        self.check(child)
+        self.check(child, *fine)
 
     def check(self, child: Child, *fine: int) -> None:
         """Complain of a process that ended by itself and not well.
@@ -146,7 +151,7 @@ def _serve() -> None:
     """Start the server, if it does not run, so that it imports what this process has imported."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([_ABOVE, *filter(None, [before])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([ABOVE, *filter(None, [before])])
     try:
         forkserver.ensure_running()
     finally:

@@ -37,6 +37,8 @@ class Outcome:
     """Sentences, one for each broken promise that was found; none is what everybody hopes for."""
     skipped: str | None = None
     """Why nothing was tried ("needs a C compiler: no cc on the PATH"), or `None`."""
+    notes: Sequence[str] = ()
+    """What the figures mean, where they do not speak for themselves."""
     seconds: float = 0.0
     """How long it took; `Proof.conduct` fills it in."""
 

@@ -18,8 +18,8 @@ from carstore.errors import Busy, LeaseHeld, StaleFence
 from carstore.leases import GRACE_US, TTL_US
 from carstore.log import Entry, Expect, Fence
 from carstore.names import LeaseName, RunId, Scope, StateKey, StreamName
-from engine.declare import tool
 from engine.context import ToolContext
+from engine.declare import tool
 from engine.errors import RunOwned
 from engine.ir import Action, FailureBehavior, Proposal
 from engine.prove.aftermath import faults_of

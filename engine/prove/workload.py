@@ -23,6 +23,7 @@ from attrs import define, field
 from carstore import connect
 from carstore.errors import CarstoreError
 from carstore.names import RunId
+from carstore.sqlite.database import Durability
 from carstore.store import Store
 from engine import Action, NoDoubt, Proposal, Runtime, Tool, ToolContext, resolve, tool
 from engine.ir import FailureBehavior
@@ -232,9 +233,9 @@ async def answer(store: Store, place: Place) -> None:
             continue  # another process has answered
 
 
-async def live(place: Place, runs: int) -> None:
+async def live(place: Place, runs: int, durability: Durability = "crash") -> None:
     """Go on until `runs` runs are over."""
-    async with connect(place.database, durability="crash", busy_timeout_ms=20_000) as store:
+    async with connect(place.database, durability=durability, busy_timeout_ms=20_000) as store:
         tell_acknowledgements(store, place)
         made = Runtime(store, tools_of(place), backoff=Backoff(base_ms=1), schedule="eager")
         note(place.acks, pid=os.getpid(), phase="open")

@@ -1,6 +1,6 @@
 """What the store relies on in aiosqlite: that `execute_fetchall` is one hop to the connection's
 thread, there calls `execute` on the connection and `fetchall` on what that returns, and nothing
-more. `carstore.sqlite.database` sends whole functions that way."""
+more. `carstore.sqlite.jobs` sends whole functions that way."""
 
 import asyncio
 import sqlite3
@@ -12,14 +12,14 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from carstore.sqlite.database import _JobConnection, run_job
+from carstore.sqlite.jobs import JobConnection, run_job
 from tests.carstore.helpers import in_loop
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[aiosqlite.Connection]:
     async with aiosqlite.connect(
-        ":memory:", isolation_level=None, factory=_JobConnection
+        ":memory:", isolation_level=None, factory=JobConnection
     ) as connection:
         yield connection
 

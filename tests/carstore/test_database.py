@@ -17,6 +17,7 @@ import pytest
 from carstore import connect
 from carstore.errors import (
     Busy,
+    CannotOpen,
     CarstoreError,
     Closed,
     CorruptLog,
@@ -29,7 +30,7 @@ from carstore.errors import (
 from carstore.events import ActionRejected
 from carstore.log import Entry
 from carstore.names import LeaseName, StreamName
-from carstore.sqlite import database
+from carstore.sqlite import database, wal
 from carstore.sqlite import log as sqlite_log
 from carstore.sqlite.database import translate
 from carstore.sqlite.verify import verify, verify_file
@@ -97,13 +98,13 @@ async def test_a_setting_that_is_not_kept_is_refused(
 ) -> None:
     """SQLite answers some failures with silence, such as staying in another journal mode."""
 
-    class Deaf(database._JobConnection):
+    class Deaf(database.JobConnection):
         def execute(self, sql: str, parameters: Any = ()) -> Any:
             if isinstance(sql, str) and sql.startswith(ignored):
                 sql = "SELECT 1"
             return super().execute(sql, parameters)
 
-    monkeypatch.setattr(database, "_JobConnection", Deaf)
+    monkeypatch.setattr(database, "JobConnection", Deaf)
     with pytest.raises(StoreFailed, match=told):
         await connect(tmp_path / "log.db", durability="crash")
 
@@ -145,9 +146,8 @@ async def test_a_folder_that_cannot_be_synced_is_refused(
 async def test_the_wal_stays_small_and_goes_when_the_store_is_closed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (database, sqlite_log):
-        monkeypatch.setattr(module, "CHECKPOINT_PAGES", 200)
-    monkeypatch.setattr(sqlite_log, "WAL_LOOK_SECONDS", 0)
+    monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 200)
+    monkeypatch.setattr(wal, "LOOK_SECONDS", 0)
     async with open_store(path) as store:
         for _ in range(150):
             await store.log.append(*[large() for _ in range(10)])
@@ -209,9 +209,7 @@ async def test_what_is_no_log_is_refused_and_left_alone(
             await connect(path, readonly=readonly, create=create)
         assert str(path) in refused.value.message
     assert (path.read_bytes() if path.is_file() else None) == before
-    # Whoever only reads a file cannot take away what SQLite puts beside it for a WAL.
-    left = {path.name, f"{path.name}-wal", f"{path.name}-shm"} if readonly else {path.name}
-    assert {file.name for file in tmp_path.iterdir()} <= left
+    assert {file.name for file in tmp_path.iterdir()} <= {path.name}
 
 
 @in_loop
@@ -324,6 +322,16 @@ def unwritable(folder: Path) -> Iterator[None]:
     for file in folder.iterdir():
         file.chmod(0o444)
     folder.chmod(0o555)
+    try:
+        with somebody():
+            yield
+    finally:
+        folder.chmod(0o755)
+
+
+@contextmanager
+def somebody() -> Iterator[None]:
+    """Be a user without special rights, also as root."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -332,7 +340,6 @@ def unwritable(folder: Path) -> Iterator[None]:
     finally:
         if root:
             os.seteuid(0)
-        folder.chmod(0o755)
 
 
 @pytest.fixture
@@ -356,11 +363,67 @@ async def test_a_file_in_a_place_that_cannot_be_written_is_read(shelf: Path) -> 
             with pytest.raises(ReadOnly):
                 await store.log.append(step())
         assert verify_file(path).ok
-        with pytest.raises((ReadOnly, StoreFailed)):
+        with pytest.raises(CannotOpen, match="may not write it. Change that, or open it for read"):
             await connect(path)
-        with pytest.raises((ReadOnly, StoreFailed)):
+        with pytest.raises(CannotOpen, match=f"may not write the folder {shelf}"):
             await connect(shelf / "new.db")
     assert [file.name for file in shelf.iterdir()] == ["log.db"]
+
+
+@pytest.mark.parametrize(
+    ("file", "mode", "readonly", "reason"),
+    [
+        ("log.db", 0o444, False, "may not write it"),
+        ("log.db", 0o000, False, "may not read it"),
+        ("log.db", 0o000, True, "may not read it"),
+        (".", 0o555, False, "may not write the folder .*, where its WAL is kept"),
+        ("log.db-wal", 0o000, True, "may not read .*log.db-wal"),
+        ("log.db-wal", 0o444, False, "may not write .*log.db-wal"),
+    ],
+)
+@in_loop
+async def test_whoever_lacks_a_right_is_told_which(
+    shelf: Path, file: str, mode: int, readonly: bool, reason: str
+) -> None:
+    path = shelf / "log.db"
+    async with connect(path) as store:
+        await store.log.append(change("k", 1))
+        if "wal" in file:  # as after a crash
+            for suffix in ("", "-wal"):
+                subprocess.run(["cp", f"{path}{suffix}", f"{shelf}/copy{suffix}"], check=True)
+    if "wal" in file:
+        for suffix in ("", "-wal"):
+            Path(f"{shelf}/copy{suffix}").rename(f"{path}{suffix}")
+    for each in (shelf, *shelf.iterdir()):
+        each.chmod(0o777)
+    (shelf / file).chmod(mode)
+    with somebody(), pytest.raises(CannotOpen, match=reason) as refused:
+        await connect(path, readonly=readonly)
+    assert refused.value.where == str(path)
+    assert "has stopped" not in refused.value.message
+
+
+@in_loop
+async def test_reading_leaves_nothing_behind_and_the_file_as_it_was(path: Path) -> None:
+    before, changed = path.read_bytes(), path.stat().st_mtime_ns
+    async with open_store(path, readonly=True) as store:
+        assert await everything(store)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, changed)
+
+
+@in_loop
+async def test_reading_takes_nothing_away_from_others(path: Path) -> None:
+    async with open_store(path, readonly=True) as reader:
+        async with open_store(path) as store:
+            await store.log.append(change("k", 1))
+            await reader.close()
+            assert Path(f"{path}-wal").stat().st_size > 0
+            await store.log.append(change("k", 2))
+            assert len(await everything(store)) == 3
+    async with open_store(path, readonly=True) as store:
+        assert len(await everything(store)) == 3
+    assert verify_file(path).ok
 
 
 @in_loop
@@ -369,7 +432,7 @@ async def test_a_file_that_cannot_be_opened_leaves_no_thread(shelf: Path) -> Non
     before = set(threading.enumerate())
     with unwritable(shelf):
         for _ in range(10):
-            with pytest.raises((ReadOnly, StoreFailed)):
+            with pytest.raises(CannotOpen):
                 await connect(shelf / "log.db")
             assert not set(threading.enumerate()) - before
 
@@ -385,7 +448,8 @@ async def test_a_wal_that_cannot_be_read_is_not_passed_over(shelf: Path, path: P
     with unwritable(shelf):
         with pytest.raises(CarstoreError) as refused:
             await connect(left, readonly=True)
-        assert isinstance(refused.value, (StoreFailed, ReadOnly))
+        assert isinstance(refused.value, CannotOpen)
+        assert "must to read the WAL that is there" in refused.value.message
         assert not verify_file(left).ok
     async with connect(left, readonly=True) as store:
         assert len(await everything(store)) == 2
@@ -468,7 +532,7 @@ async def test_a_full_disk_refuses_appends_until_there_is_room(path: Path) -> No
     assert verify_file(path).ok
 
 
-class Failing(database._JobConnection):
+class Failing(database.JobConnection):
     """Raises `fault` at the next statement that begins with `at`."""
 
     at = ""
@@ -500,7 +564,7 @@ def fault(name: str, text: str = "disk I/O error") -> sqlite3.OperationalError:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
-    monkeypatch.setattr(database, "_JobConnection", Failing)
+    monkeypatch.setattr(database, "JobConnection", Failing)
     monkeypatch.setattr(Failing, "fault", None)
     monkeypatch.setattr(Failing, "at", "COMMIT")
     return Failing

@@ -2,22 +2,28 @@
 
 import asyncio
 import json
+import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from carstore import Store, connect
-from carstore.errors import CarstoreError, NotADatabase, SchemaTooNew
+from carstore.errors import CarstoreError, DiskFull, NotADatabase, SchemaTooNew
 from carstore.names import StreamName
 from carstore.sqlite import database, migrations
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA, migrate
+from carstore.sqlite.migrations import change as change_of
 from carstore.sqlite.statements import SQL, parse_named, schema_text, split
 from carstore.sqlite.verify import verify_file
 from tests.carstore.helpers import change, everything, in_loop, open_store, rows_of, step, stock
+from tests.golden.record import load, path_of
 
 ROOT = Path(migrations.__file__).parents[2]
 
@@ -65,6 +71,123 @@ async def test_to_open_a_file_again_changes_nothing(path: Path) -> None:
         assert connection.execute("PRAGMA schema_version").fetchone() == (version,)
     connection.close()
     assert rows_of(path) == before
+
+
+# From an older schema.
+
+
+@pytest.fixture(params=range(1, SCHEMA), ids=lambda schema: f"schema {schema}")
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A file of an older schema."""
+    return Path(shutil.copyfile(path_of(request.param), tmp_path / "older.db"))
+
+
+def whole(path: Path) -> tuple[int, list[Any], dict[str, list[Any]]]:
+    """The schema number, the schema and the rows; also that the file is in order."""
+    assert verify_file(path).problems == ()
+    connection = stock(path)
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    found = (number, objects(connection), rows_of(path))
+    connection.close()
+    return found
+
+
+RELEASED = {
+    1: "a620558ff3a00ed9f3551a8e9331280f75d6246e85ff9e60ff5fed700352579b",
+}
+"""SHA-256 of the changes that files in the world have gone through."""
+
+
+def test_a_change_that_was_released_stays_as_it_was() -> None:
+    folder = Path(migrations.__file__).with_name("changes")
+    found = {n: sha256((folder / f"{n}.sql").read_bytes()).hexdigest() for n in RELEASED}
+    assert found == RELEASED
+    assert {path.name for path in folder.iterdir()} == {f"{n}.sql" for n in range(1, SCHEMA + 1)}
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from carstore import connect
+from carstore.sqlite import migrations
+
+path, at = sys.argv[1], int(sys.argv[2])
+whole = migrations.change
+
+def change(number):
+    statements = whole(number)
+    yield from statements[:at]
+    if at <= len(statements):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+migrations.change = change
+asyncio.run(connect(path)._open())
+"""
+
+
+@pytest.mark.parametrize("at", [0, 2, 4, -1])
+def test_a_migration_that_is_killed_leaves_the_old_schema_whole(older: Path, at: int) -> None:
+    before = whole(older)
+    statements = len(change_of(before[0] + 1))
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, str(older), str(at % (statements + 1))], cwd=ROOT
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert whole(older) == before
+    asyncio.run(_open_and_close(older))
+    assert whole(older)[0] == SCHEMA
+
+
+def test_a_migration_without_room_leaves_the_old_schema_whole(
+    older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = whole(older)
+
+    def migrate_without_room(connection: sqlite3.Connection) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        migrate(connection)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "migrate", migrate_without_room)
+        with pytest.raises(DiskFull):
+            asyncio.run(_open_and_close(older))
+    assert whole(older) == before
+    asyncio.run(_open_and_close(older))
+    assert whole(older)[0] == SCHEMA
+
+
+@in_loop
+async def test_an_older_file_keeps_its_id_and_its_epoch(older: Path) -> None:
+    async with open_store(older, readonly=True) as store:
+        was = (store.log_id, store.epoch, await store.log.head())
+    async with open_store(older) as store:
+        assert (store.log_id, store.epoch, await store.log.head()) == was
+
+
+@in_loop
+async def test_a_file_that_became_newer_while_it_was_being_opened_is_left_alone(
+    older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at it and the lock on it are two moments."""
+    looked = database._check_identity
+
+    def look_and_be_overtaken(connection: sqlite3.Connection, path: str) -> None:
+        looked(connection, path)
+        newer = stock(older)
+        newer.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+        newer.close()
+
+    monkeypatch.setattr(database, "_check_identity", look_and_be_overtaken)
+    with pytest.raises(SchemaTooNew):
+        await open_store(older)
+    connection = stock(older)
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA + 1,)
+    connection.close()
+
+
+async def _open_and_close(path: Path) -> None:
+    async with open_store(path):
+        pass
 
 
 # The text of the schema.
@@ -156,7 +279,22 @@ asyncio.run(main())
 """
 
 
-def race(folder: Path, processes: int, rounds: int) -> None:
+def nothing(_: Path) -> int:
+    return 1
+
+
+def of_schema_1(path: Path) -> int:
+    shutil.copyfile(path_of(1), path)
+    position: int = load(path_of(1))["head"]["position"]
+    return position
+
+
+def race(folder: Path, processes: int, rounds: int, begin: Callable[[Path], int] = nothing) -> None:
+    """Let processes open one file at once and append to it, each file anew.
+
+    Args:
+        begin: puts there what they find, and says at which position the log is once it is open.
+    """
     openers = [
         subprocess.Popen(
             [sys.executable, "-c", OPENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -167,6 +305,7 @@ def race(folder: Path, processes: int, rounds: int) -> None:
     try:
         for n in range(rounds):
             path = folder / f"{n}.db"
+            head = begin(path)
             for opener in openers:
                 assert opener.stdin is not None
                 opener.stdin.write(f"{path}\n")
@@ -174,7 +313,7 @@ def race(folder: Path, processes: int, rounds: int) -> None:
                 assert opener.stdin is not None
                 opener.stdin.flush()
             told = [json.loads(opener.stdout.readline()) for opener in openers if opener.stdout]
-            positions = list(range(2, processes + 2))
+            positions = list(range(head + 1, head + processes + 1))
             assert sorted(position for _, position in told) == positions, told
             assert len({log_id for log_id, _ in told}) == 1
             assert verify_file(path).problems == ()
@@ -185,6 +324,15 @@ def race(folder: Path, processes: int, rounds: int) -> None:
 
 def test_processes_that_make_one_file_at_once_share_it(tmp_path: Path) -> None:
     race(tmp_path, processes=3, rounds=15)
+
+
+def test_processes_that_migrate_one_file_at_once_share_it(tmp_path: Path) -> None:
+    race(tmp_path, processes=3, rounds=8, begin=of_schema_1)
+
+
+@pytest.mark.prove
+def test_many_processes_that_migrate_one_file_at_once_share_it(tmp_path: Path) -> None:
+    race(tmp_path, processes=8, rounds=100, begin=of_schema_1)
 
 
 @pytest.mark.prove
@@ -219,7 +367,7 @@ async def test_a_file_that_another_makes_at_this_moment_is_not_taken_for_a_stran
         async with open_store(path):
             pass
 
-    class Slow(database._JobConnection):
+    class Slow(database.JobConnection):
         pending = True
 
         def execute(self, sql: str, parameters: Any = ()) -> Any:
@@ -232,7 +380,7 @@ async def test_a_file_that_another_makes_at_this_moment_is_not_taken_for_a_stran
                 return _Rows([row])
             return result
 
-    monkeypatch.setattr(database, "_JobConnection", Slow)
+    monkeypatch.setattr(database, "JobConnection", Slow)
     try:
         store = await open_store(path, readonly=readonly)
     except CarstoreError as error:

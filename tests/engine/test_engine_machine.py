@@ -25,7 +25,7 @@ from engine.journal import load_run
 from engine.run import Run
 from tests.engine.harness import ANYTHING, NO_WAIT, People, call, opened, plan, state_of, tidy
 from tests.engine.interpreter import ALWAYS, EFFECT, Came, Interpreter, Outcome, small_plans
-from tests.proofs.broken import BREAKAGES
+from engine.prove.broken import BREAKAGES
 
 QUICK = settings(
     deadline=None,

@@ -86,6 +86,7 @@ def test_every_field_of_the_schema_can_be_declared() -> None:
         cache_ttl_secs=60,
         rate_limit=RateLimit(10, 1),
         compensation="db.undo",
+        sensitive=["output.*.password"],
     )
     def query(**anything: Any) -> Any: ...
 
@@ -100,6 +101,7 @@ def test_every_field_of_the_schema_can_be_declared() -> None:
         "rate_limit": {"max_calls": 10, "interval_secs": 1.0},
         "compensation": "db.undo",
         "timeout_ms": None,
+        "sensitive": ["output.*.password"],
     }
     assert query.__name__ == "query"
 

@@ -15,13 +15,15 @@ from carstore import Store
 from carstore.clock import ManualClock
 from carstore.holders import Holder
 from carstore.names import Micros
-from engine import Action, Proposal, Tool, ToolCompensation, ToolContext, tool
+from engine import Action, Proposal, Runtime, Tool, ToolCompensation, ToolContext, tool
 from engine.ir import FailureBehavior, Precondition, Reversibility
 
 UNFINISHED = {
-    "asked-again": "waiting",
-    "cut-off": "interrupted",
+    "asked": "somebody has to say what became of a call",
+    "asked-undo": "the same, of a compensation",
+    "cut-off": "it was interrupted",
     "orphaned": "its process died while it held the lease",
+    "unknown": "its process died within a call that must not be repeated",
 }
 """The runs that a later program has to finish, and how each was left."""
 
@@ -80,11 +82,26 @@ class World:
 
     def tools(self) -> list[Tool]:
         """The tools that the plans call."""
-        return [*_plain_tools(), *self._tools_that_wait()]
+        return [*_plain_tools(), *self._tools_of_the_store(), *self._tools_that_wait()]
+
+    def _tools_of_the_store(self) -> list[Tool]:
+        @tool(idempotent=True)
+        async def keep_alive() -> int:
+            """Renew the leases of this process."""
+            await self.store.leases.renew()
+            return 1
+
+        @tool(idempotent=True)
+        async def meddle() -> str:
+            """Let another run write what this one has written."""
+            done = await Runtime(self.store).execute(MEDDLING, run_id="meddler")
+            return done.status.value
+
+        return [keep_alive, meddle]
 
     def _tools_that_wait(self) -> list[Tool]:
         @tool(timeout_ms=60)
-        async def vanish(to: str) -> dict[str, Any]:
+        async def vanish(to: str | int) -> dict[str, Any]:
             """Send a letter, and perhaps never come back."""
             if self.vanishing:
                 await asyncio.sleep(3600)
@@ -99,13 +116,7 @@ class World:
                 ctx.raise_if_cancelled()
             return "done"
 
-        @tool(idempotent=True)
-        async def keep_alive() -> int:
-            """Renew the leases of this process."""
-            await self.store.leases.renew()
-            return 1
-
-        return [vanish, linger, keep_alive]
+        return [vanish, linger]
 
 
 def _plain_tools() -> list[Tool]:
@@ -160,12 +171,13 @@ def _plain_tools() -> list[Tool]:
 
 
 def plan(name: str, *actions: Action) -> Proposal:
-    return Proposal(id=name, source="Agentin Ω", actions=list(actions), context={"why": "für später"})
+    return Proposal(
+        id=name, source="Agentin Ω", actions=list(actions), context={"why": "für später"}
+    )
 
 
 def call(name: str, tool_name: str, failure: str = "abort", **fields: Any) -> Action:
-    behavior = FailureBehavior(failure)
-    return Action(id=name, tool=tool_name, failure_behavior=behavior, **fields)
+    return Action(id=name, tool=tool_name, failure_behavior=FailureBehavior(failure), **fields)
 
 
 def write(name: str, key: str, value: Any, **fields: Any) -> Action:
@@ -180,13 +192,81 @@ MIXED = plan(
     call("try", "flaky", "retry", max_retries=2),
     call("alive", "keep_alive", dependencies=["try"]),
     call("pay", "charge", parameters={"cents": 250}, dependencies=["look", "alive"]),
+    call("tidy", "tidy_up", dependencies=["read", "pay"]),
+)
+
+REUSED = plan("reused", call("once", "look_up", parameters={"word": "Uhu"}, idempotent=True))
+
+SKIPPED = plan(
+    "skipped",
+    call("fails", "break_down", "skip"),
+    call("needs_it", "look_up", parameters={"word": "$fails.output"}, dependencies=["fails"]),
     call(
-        "pay more",
-        "charge",
-        parameters={"cents": "$pay.output.paid"},
-        idempotent=True,
+        "refused",
+        "look_up",
+        "skip",
+        parameters={"word": "Kauz"},
+        preconditions=[Precondition(key="note", value="something else")],
+    ),
+    Action(
+        id="wrong",
+        type="assertion",
+        parameters={"key": "konto/größe", "expected": 1},
+        failure_behavior=FailureBehavior.SKIP,
+    ),
+)
+
+UNDONE = plan(
+    "undone",
+    write("contested", "contested", "ours"),
+    write("own", "own", "ours", dependencies=["contested"]),
+    call("pay", "charge", parameters={"cents": 99}, dependencies=["own"]),
+    call("meddled", "meddle", dependencies=["pay"], reversibility=Reversibility.REVERSIBLE),
+    call("breaks", "break_down", dependencies=["meddled"]),
+)
+
+MEDDLING = plan("meddling", write("theirs", "contested", "theirs"))
+
+HALF_UNDONE = plan(
+    "half-undone",
+    call("pay", "keep", parameters={"cents": 5}, max_retries=1),
+    call(
+        "pay_otherwise",
+        "keep",
+        parameters={"cents": 6},
         dependencies=["pay"],
-    )
-    if False
-    else call("tidy", "tidy_up", dependencies=["read"]),
+        compensation=ToolCompensation(
+            tool="refund", parameters={"parameters": {}, "output": "$pay.output"}
+        ),
+    ),
+    call("breaks", "break_down", dependencies=["pay_otherwise"]),
+)
+
+LETTER = plan("letter", call("send", "vanish", parameters={"to": "Москва"}))
+
+UNDONE_BY_LETTER = plan(
+    "undone-by-letter",
+    call(
+        "pay",
+        "keep",
+        parameters={"cents": 7},
+        compensation=ToolCompensation(tool="vanish", parameters={"to": "$pay.output.paid"}),
+    ),
+    call("breaks", "break_down", dependencies=["pay"]),
+)
+
+STEPS = plan(
+    "steps",
+    write("first", "step", 1),
+    call("long", "linger", "retry", dependencies=["first"], max_retries=3),
+    write("last", "step", "$long.output", dependencies=["long"]),
+)
+
+FORGOTTEN = {"name": "Zoë", "born": "1970-01-01"}
+
+SECRETS = plan(
+    "secrets",
+    write("forgotten", "geheim/zoë", FORGOTTEN),
+    write("kept", "geheim/owl", "Eule"),
+    write("large", "large", ["Bedeutung 意味 🦉"] * 20),
 )

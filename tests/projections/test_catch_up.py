@@ -28,6 +28,7 @@ from projections import (
     rows,
     scan,
 )
+from projections.errors import ViewFailed
 from projections.streams import STREAMS
 from tests.carstore.helpers import in_loop, new_file, open_store
 from tests.projections.plausible import (
@@ -233,7 +234,7 @@ async def test_the_plain_name_shows_the_newest_complete_version(
         assert sql(path, "SELECT calls FROM costs") == [(5,)]
         monkeypatch.setattr(scan, "PAGE_EVENTS", 2)
         half = attrs.evolve(COSTS, version=11, evolve=_failing_at(4))
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ViewFailed):
             await catch_up(store, half)
         assert '"view_costs_v10"' in shown(), "version 11 is not complete"
         await catch_up(store, of(11))

@@ -10,6 +10,7 @@ from carstore.events import LeaseGranted, LeaseReleased, LeaseRenewed
 from carstore.names import LeaseName, StreamName, lease_stream
 from projections import compare, fold, rebuild, rows, select
 from projections.catalog import INLINE
+from projections.errors import InvalidView
 from projections.leases import LEASES
 from projections.materialize import row
 from projections.streams import STREAMS, StreamHead
@@ -89,5 +90,5 @@ async def test_a_shorter_renewal_takes_nothing_away(path: Path) -> None:
 @in_loop
 async def test_they_are_never_rebuilt(path: Path, view: object) -> None:
     async with open_store(path) as store:
-        with pytest.raises(ValueError, match="kept by the triggers"):
+        with pytest.raises(InvalidView, match="the triggers of the file keep it"):
             await rebuild(store, view)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from projections import (
 )
 from projections import row as row_of
 from projections.costs import Cost
+from projections.errors import InvalidSelection
 from projections.streams import STREAMS
 from tests.carstore.helpers import in_loop, open_store
 from tests.projections.plausible import (
@@ -104,7 +105,7 @@ async def test_select_finds_rows_by_their_columns(path: Path) -> None:
 @in_loop
 async def test_select_refuses_what_could_match_nothing(path: Path, equals: dict[str, Any]) -> None:
     async with open_store(path) as store:
-        with pytest.raises(ValueError, match=r"column '(colour|status|actions)'"):
+        with pytest.raises(InvalidSelection, match=r"column '(colour|status|actions)'"):
             await select(store, RUNS, **equals)
 
 
@@ -117,7 +118,7 @@ async def test_a_row_is_found_by_its_key_and_is_not_stored_for_that(path: Path) 
         assert found.status == "executing"
         assert await row_of(store, ACTIONS, ("r1", "a3")) is None
         assert sql(path, "SELECT * FROM view_positions") == []
-        with pytest.raises(ValueError, match="shorter"):
+        with pytest.raises(InvalidSelection, match="its key is"):
             await row_of(store, ACTIONS, ("r1",))
 
 

@@ -11,6 +11,7 @@ from carstore.errors import UnknownEvent
 from carstore.events import StateChanged
 from projections import COSTS, STATE, checksum, fold
 from projections.costs import Cost
+from projections.errors import ViewFailed
 from projections.memory import changes
 from projections.state import StateValue
 from projections.view import Key
@@ -50,7 +51,7 @@ def test_an_unknown_schema_version_is_refused() -> None:
 
 def test_a_row_that_the_event_does_not_name_is_refused() -> None:
     careless = attrs.evolve(COSTS, keys=lambda event, recorded: [("somebody",)])
-    with pytest.raises(ValueError, match=r"`keys` and `evolve` of the view disagree|KeyError"):
+    with pytest.raises(ViewFailed, match=r"`keys` and `evolve` disagree"):
         fold(
             attrs.evolve(careless, evolve=lambda rows, event, _: {("else",): None}),
             record(metered()),
@@ -61,7 +62,7 @@ def test_a_row_under_the_key_of_another_is_refused() -> None:
     careless = attrs.evolve(
         COSTS, evolve=lambda rows, event, _: {(event.agent,): Cost(agent="somebody else")}
     )
-    with pytest.raises(ValueError, match="event 1, a inference_metered, does not name the row"):
+    with pytest.raises(ViewFailed, match="event 1, of kind inference_metered.*does not name"):
         fold(careless, record(metered()))
 
 

@@ -25,6 +25,7 @@ from projections import (
     rows,
     scan,
 )
+from projections.errors import ViewFailed
 from tests.carstore.helpers import in_loop, open_store
 from tests.projections.plausible import (
     all_of,
@@ -168,7 +169,7 @@ async def test_a_rebuild_that_fails_leaves_the_old_rows(path: Path) -> None:
     async with open_store(path) as store:
         await append(store, metered())
         position = await catch_up(store, COSTS)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ViewFailed, match=r"event 2, of kind inference_metered.*RuntimeError"):
             await rebuild(store, attrs.evolve(COSTS, evolve=refuse))
         append_unknown(path)
         with pytest.raises(UnknownEvent):

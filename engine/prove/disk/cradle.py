@@ -1,8 +1,8 @@
 """The process that bears children with the library of `shim.c` loaded.
 
-It reads one request per line, a JSON list of lives that begin at once, forks a child for each, waits
-for all of them, and answers with a line. It has everything imported and no threads, so a life
-costs milliseconds. A life is a function of `engine.prove.disk.lives`; what it returns is its report.
+It reads one request per line, which names lives that begin at once, forks a child for each, waits
+for all of them, and answers with a line. It has everything imported and no threads, so a life costs
+milliseconds. A life is a function of `engine.prove.disk.lives`; what it returns is its report.
 """
 
 import gc
@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any
 
-from engine.prove.disk.shim import Disk, configure
+from engine.prove.disk.shim import configure
 
 _LIVES = "engine.prove.disk.lives"
 
@@ -27,7 +27,8 @@ def main() -> None:
         request = json.loads(line)
         pids = [_born(getattr(lives, one["life"]), one) for one in request["lives"]]
         ended = [_ended(pid, time.monotonic() + request["seconds"]) for pid in pids]
-        print(json.dumps(ended), flush=True)
+        sys.stdout.write(json.dumps(ended) + "\n")
+        sys.stdout.flush()
 
 
 def _born(life: Any, request: dict[str, Any]) -> int:
@@ -43,7 +44,7 @@ def _born(life: Any, request: dict[str, Any]) -> int:
             from engine.prove.broken import BREAKAGES
 
             BREAKAGES[request["broken"]].apply()
-        configure(Disk(**request["disk"]) if request["disk"] else None)
+        configure(request["disk"])
         report = life(**request["arguments"])
         configure(None)
         with open(request["report"], "w", encoding="utf-8") as file:

@@ -11,6 +11,7 @@
        CARSTORE_DISK_ONLY     count only files whose path ends with this
        CARSTORE_DISK_AT       the number, from 1, of the operation that the fault meets
        CARSTORE_DISK_KEEP     tear: how many bytes of the write reach the file before the process dies
+                              (modulo the length of the write, so that some are always missing)
        CARSTORE_DISK_ROOM     full: by how many bytes files may still grow
        CARSTORE_DISK_FREED    full: while a file of this name exists, there is room without end
 
@@ -254,8 +255,8 @@ static ssize_t watched_write(int fd, const char *data, size_t length, off_t offs
         if (here)
             offset = lseek(fd, 0, SEEK_CUR);
         int64_t most = fitting(fd, (uint64_t)offset, length);
-        if (met && fault == TEAR && keep < most)
-            most = keep;
+        if (met && fault == TEAR && length > 0)
+            most = keep % (int64_t)length;
         if (most == 0 && length > 0)
             errno = ENOSPC;
         else

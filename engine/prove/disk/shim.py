@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -42,7 +43,7 @@ class Disk:
     at: int = 0
     """Which operation, counted from 1, meets the fault."""
     keep: int = 0
-    """`tear`: bytes of the write that reach the file."""
+    """`tear`: bytes of the write that reach the file, modulo its length."""
     room: int = 0
     """`full`: bytes by which files may still grow."""
     freed: Path | None = None
@@ -66,7 +67,9 @@ class Disk:
 def why_not() -> str | None:
     """Why a disk cannot be made to fail on this machine, or `None` if it can."""
     if not sys.platform.startswith("linux"):
-        return f"needs Linux: it stands between SQLite and the disk with LD_PRELOAD ({sys.platform})"
+        return (
+            f"needs Linux: it stands between SQLite and the disk with LD_PRELOAD ({sys.platform})"
+        )
     if shutil.which("cc") is None:
         return "needs a C compiler (cc): there is none on the PATH"
     made = compiled()
@@ -99,6 +102,8 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 # --- inside of a child ---
 
+_IDLE = {"CARSTORE_DISK_PREFIX": "", "CARSTORE_DISK_TRACE": "", "CARSTORE_DISK_FAULT": ""}
+
 
 @cache
 def _library() -> ctypes.CDLL:
@@ -108,11 +113,9 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def configure(disk: Disk | None) -> None:
-    """Watch what `disk` says from now on, counting from 1 again; `None`: watch nothing."""
-    os.environ.update(Disk(watched=Path()).settings() if disk is None else disk.settings())
-    if disk is None:
-        os.environ["CARSTORE_DISK_PREFIX"] = ""
+def configure(settings: Mapping[str, str] | None) -> None:
+    """Do what `Disk.settings` say from now on, counting from 1 again; `None`: watch nothing."""
+    os.environ.update(_IDLE if settings is None else settings)
     _library().disk_configure()
 
 

@@ -1,0 +1,317 @@
+"""Copies of a log: a backup of it, or another log that begins with its history.
+
+`backup` and `export` make the same log once more, to be kept. `restore`, `fork` and `import_` make
+another log out of it, which keeps the chain as it is and then goes its own way: it has an id of its
+own, nobody holds a lease in it, and every run that was not finished waits until somebody accepts
+that it goes on there (`carstore.sqlite.life`), since the origin may go on with it too.
+
+All of them check what they have made, and make it under another name, so that a file is whole as
+soon as it is there. None ever changes what it copies from.
+"""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import BinaryIO, TypeAlias, TypeVar
+
+from carstore.clock import Clock, SystemClock
+from carstore.connect import connect
+from carstore.errors import AlreadyThere, CopyFailed, NotFound
+from carstore.holders import Processes, SystemProcesses
+from carstore.jsonl import Reader
+from carstore.log import Head
+from carstore.origin import Cause, Copied, Life, OpenRun, OpenRuns, Origin, Progress
+from carstore.placing import Placed, placed
+from carstore.sqlite.copies import Tell, check, copy_events, copy_pages, opened, up_to_date
+from carstore.sqlite.exchange import read_import, write_export
+from carstore.sqlite.life import begin_life
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+_READ_ONLY = 0o444
+
+_Result = TypeVar("_Result")
+
+
+async def backup(
+    path: PathLike, copy: PathLike, *, force: bool = False, progress: Progress | None = None
+) -> Copied:
+    """Copy a log as it is at this moment, while others go on with it.
+
+    The copy is the same log, so nobody may append to it: it is made read-only. To go on from it,
+    `restore` it.
+
+    Args:
+        force: whether to replace a file that is there.
+
+    Raises:
+        AlreadyThere: there is a file `copy`.
+        CopyFailed: it could not be made, or what was copied is damaged.
+        NotFound, NotADatabase, SchemaTooNew, CorruptLog: of `path`.
+    """
+    origin = await _origin(path)
+
+    def work(tell: Tell) -> Copied:
+        _check_differs(origin, copy)
+        with _making(copy, force=force, mode=_READ_ONLY) as made:
+            head = copy_pages(origin, made.part, tell)
+            check(made.part, made.name, origin, head, tell)
+            made.finish()
+            return _copied(made.name, head)
+
+    return await _on_a_thread(work, progress)
+
+
+async def restore(
+    copy: PathLike,
+    new: PathLike,
+    *,
+    open_runs: OpenRuns,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    processes: Processes | None = None,
+) -> Copied:
+    """Make a log of its own from a backup, or from any log as it is at this moment.
+
+    Args:
+        open_runs: says what is open about an unfinished run: `engine.held.open_run`.
+
+    Raises:
+        AlreadyThere: there is a file `new`.
+        CopyFailed, NotFound, NotADatabase, SchemaTooNew, CorruptLog
+    """
+    origin = await _origin(copy)
+
+    def make(made: Placed, tell: Tell) -> Head:
+        head = copy_pages(origin, made.part, tell)
+        up_to_date(made.part)
+        return head
+
+    begin = _Begin("restored", origin, open_runs, clock, processes)
+    return await _on_a_thread(lambda tell: _another(new, make, begin, tell), progress)
+
+
+async def fork(
+    path: PathLike,
+    new: PathLike,
+    *,
+    at: int,
+    open_runs: OpenRuns,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    processes: Processes | None = None,
+) -> Copied:
+    """Make a log of its own from the events up to position `at`.
+
+    Raises:
+        NotFound: there is no such position.
+        AlreadyThere, CopyFailed, NotADatabase, SchemaTooNew, CorruptLog
+    """
+    origin = await _origin(path)
+    if at < 1:
+        raise NotFound("position", str(at), "The first one is 1.")
+
+    def make(made: Placed, tell: Tell) -> Head:
+        return copy_events(origin, made.part, at, tell)
+
+    begin = _Begin("forked", origin, open_runs, clock, processes)
+    return await _on_a_thread(lambda tell: _another(new, make, begin, tell), progress)
+
+
+async def export(
+    path: PathLike,
+    file: PathLike | BinaryIO,
+    *,
+    at: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Copied:
+    """Write a log, up to position `at` if that is given, as lines of JSON (`carstore.jsonl`).
+
+    Args:
+        file: where to; or something open, which is written to and not closed.
+        force: whether to replace a file that is there.
+
+    Raises:
+        NotFound: there is no such position, or no file `path`.
+        AlreadyThere, CopyFailed, NotADatabase, SchemaTooNew, CorruptLog
+    """
+    origin = await _origin(path)
+
+    def work(tell: Tell) -> Copied:
+        if not isinstance(file, str | os.PathLike):
+            head = write_export(origin, file, at, tell)
+            file.flush()
+            return Copied(path="-", head=head, bytes=0)
+        _check_differs(origin, file)
+        with _making(file, force=force) as made:
+            with open(made.part, "xb") as opened_file:
+                head = write_export(origin, opened_file, at, tell)
+            made.finish()
+            return _copied(made.name, head)
+
+    return await _on_a_thread(work, progress)
+
+
+async def import_(
+    file: PathLike | BinaryIO,
+    new: PathLike,
+    *,
+    open_runs: OpenRuns,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    processes: Processes | None = None,
+) -> Copied:
+    """Make a log of its own from lines of JSON, each of which is checked.
+
+    Args:
+        file: where from; or something open, which is read to its end and not closed.
+
+    Raises:
+        InvalidExport: with the first line that is not what was written; nothing is made then.
+        NotFound: there is no such file.
+        AlreadyThere, CopyFailed
+    """
+    source = _file_to_read(file)
+
+    def make(made: Placed, tell: Tell) -> Head:
+        if isinstance(file, str | os.PathLike):
+            with open(file, "rb") as opened_file:
+                return read_import(Reader(os.fspath(file), opened_file), made.part, tell)
+        return read_import(Reader("standard input", file), made.part, tell)
+
+    begin = _Begin("imported", source, open_runs, clock, processes)
+    return await _on_a_thread(lambda tell: _another(new, make, begin, tell), progress)
+
+
+# --- parts ---
+
+
+class _Begin:
+    """How the copy that is being made begins a life of its own."""
+
+    def __init__(
+        self,
+        cause: Cause,
+        origin: str | None,
+        open_runs: OpenRuns,
+        clock: Clock | None,
+        processes: Processes | None,
+    ) -> None:
+        self.cause: Cause = cause
+        self.origin = origin
+        self._open_runs = open_runs
+        self._clock = clock or SystemClock()
+        self._processes = processes or SystemProcesses()
+
+    def life(self, made: Placed) -> Life:
+        with opened(made.part) as connection:
+            return begin_life(
+                connection,
+                made.name,
+                cause=self.cause,
+                origin_path=self.origin,
+                open_runs=self._open_runs,
+                clock=self._clock,
+                holder=self._processes.current(f"carstore ({self.cause})"),
+            )
+
+
+def _another(
+    new: PathLike, make: Callable[[Placed, Tell], Head], begin: _Begin, tell: Tell
+) -> Copied:
+    with _making(new) as made:
+        head = make(made, tell)
+        life = begin.life(made)
+        check(made.part, made.name, begin.origin or "what was read", head, tell)
+        made.finish()
+        return _copied(made.name, life.head, life)
+
+
+def _copied(name: str, head: Head, life: Life | None = None) -> Copied:
+    return Copied(path=name, head=head, bytes=os.path.getsize(name), life=life)
+
+
+async def _origin(path: PathLike) -> str:
+    """The whole name of a file that can be read as a log.
+
+    Raises:
+        NotFound, NotADatabase, SchemaTooNew, CorruptLog, ...: as `connect`.
+    """
+    async with connect(path, create=False, readonly=True):
+        return _absolute(path)
+
+
+def _absolute(path: PathLike) -> str:
+    return os.path.abspath(path)
+
+
+def _file_to_read(file: PathLike | BinaryIO) -> str | None:
+    if not isinstance(file, str | os.PathLike):
+        return None
+    if not os.path.isfile(file):
+        raise NotFound("file", os.fspath(file), "`carstore export` makes one.")
+    return os.path.abspath(file)
+
+
+def _check_differs(origin: str, name: PathLike) -> None:
+    """Refuse, also when forced, to replace what is copied."""
+    if os.path.exists(name) and os.path.samefile(origin, name):
+        raise AlreadyThere(os.fspath(name), "it is what was to be copied")
+
+
+@contextmanager
+def _making(
+    name: PathLike, *, force: bool = False, mode: int | None = None
+) -> Generator[Placed, None, None]:
+    try:
+        with placed(name, force=force, mode=mode) as made:
+            yield made
+    except sqlite3.Error as error:
+        raise CopyFailed(os.fspath(name), f"SQLite: {error}") from error
+    except UnicodeDecodeError as error:
+        raise CopyFailed(os.fspath(name), f"a text is none: {error}") from error
+
+
+class _Stopped(Exception):
+    """Nobody waits for the work any more."""
+
+
+async def _on_a_thread(work: Callable[[Tell], _Result], progress: Progress | None) -> _Result:
+    """Do the work beside the event loop; `progress` is called on the loop."""
+    loop = asyncio.get_running_loop()
+    stop = threading.Event()
+
+    def tell(what: str, done: int, last: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        if progress is not None:
+            loop.call_soon_threadsafe(progress, what, done, last)
+
+    task = loop.run_in_executor(None, work, tell)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({task})  # it takes away what it has made so far
+        task.exception()
+        raise
+
+
+__all__ = [
+    "Cause",
+    "Copied",
+    "Life",
+    "OpenRun",
+    "OpenRuns",
+    "Origin",
+    "Progress",
+    "backup",
+    "export",
+    "fork",
+    "import_",
+    "restore",
+]

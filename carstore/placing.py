@@ -1,0 +1,111 @@
+"""A file that appears under its name when it is whole, or not at all.
+
+It is made under another name in the same folder, synced, and only then given its own, which is one
+step of the file system. What a killed process leaves is called `NAME.XXXXXXXX.part`.
+"""
+
+import os
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+from attrs import define
+
+from carstore.errors import AlreadyThere, CopyFailed, NotFound
+
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database."""
+
+_READ = ("-wal", "-journal")
+"""Those that would be taken for a part of a new database if another one has left them."""
+
+
+@define
+class Placed:
+    """A file in the making."""
+
+    name: str
+    """What it will be called."""
+    part: str
+    """What it is called until it is whole."""
+    force: bool
+    mode: int | None = None
+    """Its permissions in the end; None: as the process makes files."""
+
+    def finish(self) -> None:
+        """Make it durable and give it its name.
+
+        Raises:
+            AlreadyThere: something has got that name meanwhile.
+            OSError
+        """
+        _sync(self.part)
+        if self.mode is not None:
+            os.chmod(self.part, self.mode)
+        check_free(self.name, force=self.force)
+        if self.force:
+            os.replace(self.part, self.name)
+        else:
+            self._link()
+        _sync(os.path.dirname(self.name))
+
+    def _link(self) -> None:
+        try:
+            os.link(self.part, self.name)  # refuses, as a rename does not, if there is something
+        except FileExistsError:
+            raise AlreadyThere(self.name) from None
+        except OSError:  # a file system without links
+            os.rename(self.part, self.name)
+        else:
+            os.unlink(self.part)
+
+
+@contextmanager
+def placed(
+    name: str | os.PathLike[str], *, force: bool = False, mode: int | None = None
+) -> Generator[Placed, None, None]:
+    """Make a file in the `with` block; it ends with `finish`, or nothing is left.
+
+    Raises:
+        AlreadyThere: there is something of that name, and it is not forced.
+        NotFound: there is no such folder.
+        CopyFailed: the file cannot be made.
+    """
+    path = os.path.abspath(name)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise NotFound("folder", os.path.dirname(path), f"Make it before making {os.fspath(name)}.")
+    check_free(path, force=force)
+    found = Placed(path, f"{path}.{uuid.uuid4().hex[:8]}.part", force, mode)
+    try:
+        yield found
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CopyFailed(path, reason) from error
+    finally:
+        for end in ("", *_BESIDE):
+            with suppress(FileNotFoundError):
+                os.unlink(found.part + end)
+
+
+def check_free(path: str, *, force: bool) -> None:
+    """Raise `AlreadyThere` unless a file can be made at `path`."""
+    if os.path.isdir(path):
+        raise AlreadyThere(path, "it is a folder")
+    if os.path.lexists(path) and not force:
+        raise AlreadyThere(path)
+    for end in _READ:
+        with suppress(FileNotFoundError):
+            if os.stat(path + end).st_size:
+                reason = "it is left from another database, and would be taken for a part of this"
+                raise AlreadyThere(path + end, reason)
+
+
+def _sync(path: str) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+__all__ = ["Placed", "check_free", "placed"]

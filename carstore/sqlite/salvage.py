@@ -1,0 +1,328 @@
+"""What can be trusted of a damaged file, in a new one.
+
+Copied is the beginning of the log, up to the first event that is missing, cannot be read or is not
+what was written: all events before it are proven by the chain, and none behind it is. They are
+copied as they are, so the chain of the copy goes on to verify; then the copy begins a life of its
+own, like every copy. What can still be read behind that place is not trusted, and is told.
+
+A file is read in the way that proves most of it: with its WAL or, if that is damaged, without. The
+original is never written to. (Beside one that has a WAL, SQLite may make a `-shm` file.)
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import TypeAlias
+
+from attrs import Factory, define, frozen
+
+from carstore.clock import Clock, SystemClock
+from carstore.errors import CopyFailed, NotFound, SchemaTooNew, UnknownEvent
+from carstore.holders import Processes, SystemProcesses
+from carstore.log import Head
+from carstore.names import Json, Position, StreamName, lease_of
+from carstore.origin import Life, OpenRuns, Progress
+from carstore.placing import placed
+from carstore.sqlite.audit import BEGINNING, Audit, Enough
+from carstore.sqlite.blob_audit import body_amiss
+from carstore.sqlite.copies import check, new_file, opened
+from carstore.sqlite.life import begin_life
+from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA
+from carstore.sqlite.readonly import READ_ERRORS, has_wal, open_tolerant
+from carstore.sqlite.scan import VERIFY, Row, Unreadable, read_page
+from carstore.sqlite.statements import SQL
+from carstore.verification import Problem
+
+PAGE_ROWS = 1_000
+
+MAX_EMPTY_PAGES = 100
+"""So many pages without one readable row are skipped when what is left is looked for."""
+
+Leftover: TypeAlias = Callable[[dict[str, Json]], None]
+"""Called with each event that could be read but is not trusted: its columns by name."""
+
+
+@frozen(kw_only=True)
+class Salvaged:
+    """What became of a file."""
+
+    path: str
+    """The new file."""
+    source: str
+    head: Head
+    """The last event that was copied."""
+    problem: Problem | None
+    """What ended the copy; None: all of the log was copied."""
+    without_wal: bool
+    """Whether the WAL was left out, since more could be proven without it."""
+    untrusted: int
+    """Events from that place on that could be read, and were not copied."""
+    values: int
+    """Values beside the log that were copied."""
+    values_lost: int
+    """Values that the copied events refer to, and that are not there any more."""
+    life: Life
+    """The beginning of the copy's own life: its id, and the runs that wait."""
+
+
+def salvage(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    open_runs: OpenRuns,
+    leftover: Leftover | None = None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+    processes: Processes | None = None,
+) -> Salvaged:
+    """Make the file `path` from what is proven of the log in `source`.
+
+    Args:
+        open_runs: says of a run whether it is unfinished; `engine.held.open_run`.
+        leftover: is handed what could be read and is not trusted.
+
+    Raises:
+        NotFound, AlreadyThere: there is no such file; there is one of the new name.
+        SchemaTooNew, UnknownEvent: a newer carstore wrote it. It may be whole.
+        CopyFailed: there is nothing to trust in it, or the new file cannot be made.
+    """
+    origin = os.fspath(source)
+    if not os.path.isfile(origin):
+        raise NotFound("database", origin)
+    tell = progress or _silent
+    with placed(path) as place, _best_reading(origin, tell) as (connection, without_wal):
+        with new_file(place.part) as made:
+            copy = _Copy(connection, made, origin)
+            copy.run(tell)
+            if copy.head == BEGINNING:
+                reason = copy.problem.message if copy.problem else "there are no events"
+                raise CopyFailed(place.name, f"nothing of {origin} can be trusted: {reason}")
+            values, lost = copy.values()
+        life = _begun(place.part, place.name, origin, open_runs, clock, processes)
+        check(place.part, place.name, origin, copy.head, tell)
+        place.finish()
+        untrusted = (
+            _tell_rest(connection, copy.head.position, leftover, tell) if copy.problem else 0
+        )
+    return Salvaged(
+        path=place.name,
+        source=origin,
+        head=copy.head,
+        problem=copy.problem,
+        without_wal=without_wal,
+        untrusted=untrusted,
+        values=values,
+        values_lost=lost,
+        life=life,
+    )
+
+
+def _silent(_what: str, _at: int, _last: int) -> None:
+    pass
+
+
+def _begun(
+    part: str,
+    name: str,
+    origin: str,
+    open_runs: OpenRuns,
+    clock: Clock | None,
+    processes: Processes | None,
+) -> Life:
+    with opened(part) as connection:
+        return begin_life(
+            connection,
+            name,
+            cause="salvaged",
+            origin_path=origin,
+            open_runs=open_runs,
+            clock=clock or SystemClock(),
+            holder=(processes or SystemProcesses()).current("carstore salvage"),
+        )
+
+
+# --- reading what is damaged ---
+
+
+@contextmanager
+def _best_reading(origin: str, tell: Progress) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """The file, open in the way that proves most events, and whether that is without its WAL."""
+    proven: list[tuple[int, bool]] = []
+    errors = []
+    for with_wal in (True, False) if has_wal(origin) else (False,):
+        try:
+            with closing(open_tolerant(origin, with_wal=with_wal)) as connection:
+                _check_identity(connection, origin)
+                proven.append((_proven(connection, tell), with_wal))
+        except READ_ERRORS as error:
+            errors.append(str(error))
+    if not proven:
+        raise CopyFailed(origin, f"SQLite cannot read it: {errors[0]}", "Restore a backup.")
+    _, with_wal = max(proven)
+    with closing(open_tolerant(origin, with_wal=with_wal)) as connection:
+        yield connection, has_wal(origin) and not with_wal
+
+
+def _check_identity(connection: sqlite3.Connection, origin: str) -> None:
+    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    if ours == APPLICATION_ID and schema > SCHEMA:
+        raise SchemaTooNew(origin, schema, SCHEMA)
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    with suppress(*READ_ERRORS):
+        for (last,) in connection.execute(VERIFY["last_position"]):
+            return last if isinstance(last, int) else 0
+    return 0
+
+
+def _items(
+    connection: sqlite3.Connection, after: int, tell: Progress
+) -> Iterator[Row | Unreadable]:
+    """The rows after a position, until there are no more or nothing can be read."""
+    last, what = _last(connection), "events read"
+    more = True
+    while more:
+        page = read_page(connection, after, PAGE_ROWS, last)
+        yield from page.items
+        after, more = page.after, page.more
+        tell(what, min(after, last), last)
+
+
+def _proven(connection: sqlite3.Connection, tell: Progress) -> int:
+    """How many events of the file are proven."""
+    audit, proven = Audit(), 0
+    for item in _items(connection, 0, tell):
+        if _problem(audit, item) is not None:
+            break
+        proven += 1
+    return proven
+
+
+def _problem(audit: Audit, item: Row | Unreadable) -> Problem | None:
+    """The first thing that is wrong with the next event.
+
+    Raises:
+        UnknownEvent: it is what was written, by a newer carstore.
+    """
+    with suppress(Enough):
+        if isinstance(item, Unreadable):
+            audit.unreadable(item.position, item.error, again=False)
+        else:
+            audit.row(item)
+    if not audit.problems:
+        return None
+    found = audit.problems[0]
+    if found.code == "unknown_event" and not isinstance(item, Unreadable):
+        raise UnknownEvent(item[3], item[4], Position(item[0]))
+    return found
+
+
+# --- writing what is proven ---
+
+
+@define
+class _Copy:
+    """The proven beginning of a log, on its way from one file into another."""
+
+    source: sqlite3.Connection
+    made: sqlite3.Connection
+    origin: str
+    problem: Problem | None = None
+    head: Head = BEGINNING
+    """The last event that was copied."""
+    _audit: Audit = Factory(Audit)
+    _streams: dict[str, int] = Factory(dict)
+
+    def run(self, tell: Progress) -> None:
+        """Copy events until one is not what it must be."""
+        self.made.execute("BEGIN IMMEDIATE")
+        for item in _items(self.source, 0, tell):
+            self.problem = _problem(self._audit, item)
+            if self.problem is None and not isinstance(item, Unreadable):
+                self.problem = self._insert(item)
+            if self.problem is not None:
+                break
+            if self.head.position % PAGE_ROWS == 0:
+                self.made.execute("COMMIT")
+                self.made.execute("BEGIN IMMEDIATE")
+        else:
+            self._audit.ended()
+            self.problem = self._audit.problems[0] if self._audit.problems else None
+        self.made.execute("COMMIT")
+
+    def _insert(self, row: Row) -> Problem | None:
+        """Write an event as it is. The triggers have the last word."""
+        position, stream = row[0], row[1]
+        number = self._streams.get(stream)
+        try:
+            if number is None:
+                number = len(self._streams) + 1
+                lease = lease_of(StreamName(stream))
+                self.made.execute(SQL["insert_stream"], (number, stream, lease))
+                self._streams[stream] = number
+            self.made.execute(SQL["insert_event"], (position, number, *row[2:14]))
+        except sqlite3.IntegrityError as error:
+            return Problem(position, "schema", f"event {position} breaks a rule: {error}")
+        self.head = Head(Position(position), row[13])
+        return None
+
+    def values(self) -> tuple[int, int]:
+        """Copy the values beside the log that the copied events refer to. Returns how many, and how
+        many are not there any more."""
+        blobs, copied, lost = self._audit.blobs, 0, 0
+        self.made.execute("BEGIN IMMEDIATE")
+        for blob, position in blobs.referred.items():
+            if position > self.head.position or position <= blobs.forgotten.get(blob, 0):
+                continue
+            with suppress(*READ_ERRORS):
+                row = self.source.execute(VERIFY["blob"], (blob,)).fetchone()
+                if row is not None and body_amiss(*row) is None:
+                    self.made.execute(SQL["insert_blob"], row)
+                    copied += 1
+                    continue
+            lost += 1
+        self.made.execute("COMMIT")
+        return copied, lost
+
+
+# --- what is left ---
+
+_COLUMNS = (
+    "position", "stream", "version", "kind", "schema_version", "recorded_at", "run_id", "scope",
+    "key", "fence", "fence_token", "data", "prev_hash", "hash",
+)  # fmt: skip
+
+
+def _tell_rest(
+    connection: sqlite3.Connection, copied: int, leftover: Leftover | None, tell: Progress
+) -> int:
+    """Hand over every event behind the copied ones that can be read. Returns how many."""
+    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
+    last, after, found, empty = _last(connection), copied, 0, 0
+    while empty < MAX_EMPTY_PAGES:
+        page = read_page(connection, after, PAGE_ROWS, last)
+        rows = [item for item in page.items if not isinstance(item, Unreadable)]
+        for row in rows:
+            found += 1
+            if leftover is not None:
+                leftover(dict(zip(_COLUMNS, map(_as_json, row), strict=False)))
+        empty = 0 if rows else empty + 1
+        if page.after <= after or (not page.more and page.after >= last):
+            break
+        after = page.after
+        tell("events looked for", min(after, last), last)
+    return found
+
+
+def _as_json(value: object) -> Json:
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, float):
+        return repr(value)
+    return value
+
+
+__all__ = ["Salvaged", "salvage"]

@@ -1,0 +1,194 @@
+"""`carstore backup`, `restore`, `fork`, `export` and `import`: copies of a whole log."""
+
+import sys
+from types import TracebackType
+from typing import BinaryIO
+
+import click
+
+from carstore import copies
+from carstore.names import Json
+from carstore.origin import Copied
+from engine.cli.errors import BadUsage
+from engine.cli.leaving import silence
+from engine.cli.meter import Meter
+from engine.cli.options import command_line, database, json_option
+from engine.cli.screen import print_json, say, write
+from engine.cli.stopping import run_stoppable
+from engine.held import open_run
+
+__all__ = ["backup", "export", "fork", "import_", "restore"]
+
+STANDARD = "-"
+"""For a file: standard output, or input."""
+
+_new = click.argument("new", metavar="NEW", type=click.Path())
+_force = click.option("--force", is_flag=True, help="Replace a file that is there.")
+
+
+@click.command()
+@database
+@click.argument("copy", metavar="COPY", type=click.Path())
+@_force
+@json_option
+def backup(database: str, copy: str, force: bool, as_json: bool) -> None:
+    """Copy DB to COPY while others go on writing to it, and check all of the copy.
+
+    COPY is the same log, so it is made read-only: what would be appended to it is lost to DB. To go
+    on from it, restore it.
+    """
+    with _Steps() as steps:
+        made = run_stoppable(copies.backup(database, copy, force=force, progress=steps))
+    _tell(made, as_json=as_json)
+
+
+@click.command()
+@click.argument("copy", metavar="COPY", type=click.Path())
+@_new
+@json_option
+def restore(copy: str, new: str, as_json: bool) -> None:
+    """Make the database NEW from the backup COPY.
+
+    NEW is a log of its own: runs that had not finished wait, as `carstore resume --accept-copy`
+    tells.
+    """
+    with _Steps() as steps:
+        made = run_stoppable(copies.restore(copy, new, open_runs=open_run, progress=steps))
+    _tell(made, as_json=as_json)
+
+
+@click.command()
+@database
+@_new
+@click.option(
+    "--at",
+    type=click.IntRange(min=1),
+    metavar="N",
+    required=True,
+    help="The last position that NEW has in common with DB.",
+)
+@json_option
+def fork(database: str, new: str, at: int, as_json: bool) -> None:
+    """Make the database NEW from what had happened in DB up to a position.
+
+    NEW is a log of its own: runs that had not finished by then wait, as `carstore resume
+    --accept-copy` tells.
+    """
+    with _Steps() as steps:
+        made = run_stoppable(copies.fork(database, new, at=at, open_runs=open_run, progress=steps))
+    _tell(made, as_json=as_json)
+
+
+@click.command()
+@database
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.option(
+    "--at", type=click.IntRange(min=1), metavar="N", help="Only the events up to position N."
+)
+@_force
+@json_option
+def export(database: str, file: str, at: int | None, force: bool, as_json: bool) -> None:
+    """Write DB to FILE, or - for standard output, as lines of JSON.
+
+    They hold everything but the views, with all that the hashes cover.
+    """
+    if file == STANDARD and as_json:
+        raise BadUsage("--json", "standard output gets the lines; name a file")
+    with _Steps() as steps:
+        try:
+            made = run_stoppable(
+                copies.export(database, _output(file), at=at, force=force, progress=steps)
+            )
+        except BrokenPipeError:
+            silence(sys.stdout)
+            return
+    if file == STANDARD:
+        say(_line("Written", made))
+    else:
+        _tell(made, as_json=as_json)
+
+
+@click.command(name="import")
+@click.argument("file", metavar="FILE", type=click.Path())
+@_new
+@json_option
+def import_(file: str, new: str, as_json: bool) -> None:
+    """Make the database NEW from what `carstore export` wrote to FILE, or - for standard input.
+
+    Every line is checked; from a file that was cut or changed nothing is made. NEW is a log of its
+    own, as after `carstore restore`.
+    """
+    with _Steps() as steps:
+        source: str | BinaryIO = sys.stdin.buffer if file == STANDARD else file
+        made = run_stoppable(copies.import_(source, new, open_runs=open_run, progress=steps))
+    _tell(made, as_json=as_json)
+
+
+def _output(file: str) -> str | BinaryIO:
+    return sys.stdout.buffer if file == STANDARD else file
+
+
+def _tell(made: Copied, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_json(made))
+    else:
+        write(_line(f"Made {made.path}", made))
+        if made.life is not None:
+            write(f"It is log {made.life.log_id}, epoch {made.life.epoch}.")
+    if made.life is None or not made.life.held:
+        return
+    tell = say if as_json else write
+    tell(
+        f"{len(made.life.held):,} runs were not finished. The origin may go on with them, so here "
+        "they wait until you accept that they go on too."
+    )
+    tell(f"Next: {command_line('resume', made.path)}")
+
+
+def _line(what: str, made: Copied) -> str:
+    size = f", {made.bytes:,} bytes" if made.bytes else ""
+    return f"{what}: {made.head.position:,} events{size}, head {made.head.position} {made.head.hash}"
+
+
+def _json(made: Copied) -> Json:
+    document: dict[str, Json] = {
+        "path": made.path,
+        "position": made.head.position,
+        "hash": made.head.hash,
+        "bytes": made.bytes,
+    }
+    if made.life is not None:
+        document |= {
+            "log_id": made.life.log_id,
+            "epoch": made.life.epoch,
+            "origin": made.life.origin.to_json(),
+            "held": list(made.life.held),
+        }
+    return document
+
+
+class _Steps:
+    """Says how far each part of the work is."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._meter: Meter | None = None
+
+    def __enter__(self) -> "_Steps":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._meter is not None:
+            self._meter.__exit__(kind, error, trace)
+
+    def __call__(self, what: str, done: int, last: int) -> None:
+        if what != self._what or self._meter is None:
+            self.__exit__(None, None, None)
+            unit, _, doing = what.partition(" ")
+            self._what, self._meter = what, Meter(f"copy: {doing}", unit)
+        self._meter(done, last)

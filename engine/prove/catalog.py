@@ -1,0 +1,26 @@
+"""All proofs, in the order in which they are told."""
+
+from engine.prove.clock_steps import CLOCK_STEPS
+from engine.prove.contention import MANY_WRITERS, STOPPED
+from engine.prove.disk import DISK_PROOFS
+from engine.prove.flips import FLIPS
+from engine.prove.kills import kills_proof
+from engine.prove.proof import Proof
+from engine.prove.restart import RESTART
+from engine.prove.rules import RULES
+
+__all__ = ["proofs"]
+
+
+def proofs(kills: int | None = None) -> tuple[Proof, ...]:
+    """Every proof; `kills` is how many processes `kills` kills, instead of what its scale says."""
+    return (
+        kills_proof(kills),
+        *DISK_PROOFS,
+        MANY_WRITERS,
+        *RULES,
+        STOPPED,
+        CLOCK_STEPS,
+        FLIPS,
+        RESTART,
+    )

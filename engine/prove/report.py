@@ -1,0 +1,129 @@
+"""What was proven, as a page for the documentation. All published figures come from such a page."""
+
+import os
+import platform
+import sqlite3
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from engine.prove.conduct import Attempted, Conducted
+from engine.prove.proof import Figure, Scale
+
+__all__ = ["BEGIN", "END", "done", "figure_text", "headlines", "machine", "page"]
+
+BEGIN = "<!-- figures of docs/proofs.md: begin -->"
+END = "<!-- figures of docs/proofs.md: end -->"
+"""Between these two lines stands, wherever figures are published, what `headlines` makes."""
+
+_HEADLINES = (
+    (
+        "kills",
+        "**Killed**: {processes killed} processes by SIGKILL at random moments,"
+        " {of them while recovering} of them while they recovered:"
+        " {acknowledged events lost} of {events acknowledged} acknowledged events lost,"
+        " {calls repeated after their completion} completed actions called again,"
+        " {calls without a durable intent} calls without a durable intent.",
+    ),
+    (
+        "many writers",
+        "**Shared**: {processes} processes appending to one file: {acknowledged appends lost} of"
+        " {appends acknowledged} appends lost, {failures without a reason} failed without a reason.",
+    ),
+    (
+        "stopped processes",
+        "**Stopped**: {stops} stops of processes that contend for the same runs,"
+        " {of them after an expiry} runs taken over after an expiry: no write under an old token.",
+    ),
+    (
+        "bit flips",
+        "**Damaged**: {bits flipped, one at a time} single bits flipped;"
+        " {of them changed or dropped an event} changed an event, and all of these were reported.",
+    ),
+    (
+        "restart",
+        "**Restarted**: at work again {ready, p95 ms} ms (p95) after a process was started,"
+        " with {events in the file} events in the file.",
+    ),
+)
+"""Sentences with the figures of a proof, for those who read no table."""
+
+
+def page(
+    conducted: Sequence[Conducted], attempted: Sequence[Attempted], scale: Scale, seed: int
+) -> str:
+    """The whole page, in Markdown."""
+    rows = [
+        f"| {one.proof.name} | {one.proof.promise} | {done(one)} | {_verdict(one)} |"
+        for one in conducted
+    ]
+    parts = [
+        "# Proofs",
+        "Made by `carstore prove --report`; do not edit. What each promise means stands in"
+        " [guarantees.md](guarantees.md), and how to run the proofs yourself, also on your own plan,"
+        " in [cli.md](cli.md#carstore-prove).",
+        f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
+        f"{BEGIN}\n{headlines(conducted)}\n{END}",
+        "| proof | promise | what was done | holds |\n|---|---|---|---|\n" + "\n".join(rows),
+    ]
+    if attempted:
+        parts += ["## Can the proofs fail?", _CAN_FAIL, _table_of(attempted)]
+    return "\n\n".join(parts) + "\n"
+
+
+_CAN_FAIL = (
+    "A proof that cannot fail proves nothing. So each promise is also broken on purpose, and the"
+    " proof that is named must notice."
+)
+
+
+def _table_of(attempted: Sequence[Attempted]) -> str:
+    rows = []
+    for one in attempted:
+        caught = "not tried: " + one.skipped if one.skipped else "no" if one.missed else "yes"
+        broken = one.breakage
+        rows.append(f"| {broken.name} | {broken.what} | {broken.caught_by} | {caught} |")
+    return "| broken | how | must be noticed by | noticed |\n|---|---|---|---|\n" + "\n".join(rows)
+
+
+def headlines(conducted: Sequence[Conducted]) -> str:
+    """One sentence for each proof that has one and was run, as a list in Markdown."""
+    figures = {one.proof.name: one.outcome.figures for one in conducted if one.outcome.holds}
+    lines = []
+    for name, sentence in _HEADLINES:
+        if name in figures:
+            told = {key: figure_text(value) for key, value in figures[name].items()}
+            lines.append(f"* {sentence.format_map(told)}")
+    return "\n".join(lines)
+
+
+def done(one: Conducted) -> str:
+    """What a proof did and counted, on one line."""
+    if one.outcome.skipped is not None:
+        return f"skipped: {one.outcome.skipped}"
+    return "; ".join(f"{name}: {figure_text(x)}" for name, x in one.outcome.figures.items())
+
+
+def figure_text(value: Figure) -> str:
+    """A figure for people."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def machine() -> str:
+    """On what it was run, without names."""
+    return (
+        f"{os.cpu_count()} CPUs ({platform.machine()}), {platform.system()},"
+        f" Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+    )
+
+
+def _verdict(one: Conducted) -> str:
+    if one.outcome.skipped is not None:
+        return "not tried"
+    return "yes" if one.outcome.holds else "**no**"
+
+
+def _installed() -> str:
+    try:
+        return version("carstore")
+    except PackageNotFoundError:
+        return "from its sources"

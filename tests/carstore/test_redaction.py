@@ -1,0 +1,161 @@
+"""What goes beside an event: what was named, what a rule names, what is large; and nothing else."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carstore import canonical
+from carstore.blobs import filled, has_references, hash_of, make_blob, referred, references
+from carstore.errors import InvalidJson
+from carstore.events import ActionSucceeded, ProposalReceived, StateChanged
+from carstore.redaction import Redaction
+
+NAMES = st.sampled_from(["a", "password", "Password", "db_password", "token", "*", "$blob"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+STEPS = st.lists(NAMES | st.integers(0, 3), max_size=3).map(tuple)
+
+
+def succeeded(output: Any) -> ActionSucceeded:
+    return ActionSucceeded(action_id="a", attempt=1, output=output, duration_us=0)
+
+
+def names_in(value: Any) -> set[str]:
+    """Names of fields that still have a value of their own."""
+    if isinstance(value, dict) and referred(value) is None:
+        own = {name for name, item in value.items() if item is not None and referred(item) is None}
+        return own.union(*[names_in(item) for item in value.values()])
+    return set().union(*[names_in(item) for item in value]) if isinstance(value, list) else set()
+
+
+@given(VALUES, st.lists(STEPS, max_size=3), st.integers(0, 40))
+def test_filling_gives_back_what_was_redacted(value: Any, paths: Any, limit: int) -> None:
+    rules = Redaction(names=["*password"], inline_bytes=limit)
+    event = succeeded(value)
+    before = canonical.dumps(value)
+    made, blobs = rules.applied(event, [("output", *path) for path in paths])
+    assert isinstance(made, ActionSucceeded)
+    assert canonical.dumps(value) == before  # the event that was given is as it was
+    values = {blob.hash: canonical.loads(blob.body) for blob in blobs}
+    assert filled(made.output, values) == value
+    assert set(references(made.output)) <= values.keys()
+
+
+@given(VALUES)
+def test_no_value_stays_under_a_name_that_a_rule_names(value: Any) -> None:
+    made, _ = Redaction(names=["*PASSWORD"]).applied(succeeded(value))
+    assert not {name for name in names_in(made.output) if name.lower().endswith("password")}
+
+
+@given(VALUES)
+def test_redacting_twice_is_redacting_once(value: Any) -> None:
+    rules = Redaction(names=["token"], inline_bytes=200)
+    once, _ = rules.applied(succeeded(value), [("output", "a")])
+    again, blobs = rules.applied(once, [("output", "a")])
+    assert (again, blobs) == (once, [])
+
+
+@given(VALUES)
+def test_without_a_reason_nothing_is_changed(value: Any) -> None:
+    event = succeeded(value)
+    made, blobs = Redaction().applied(event)
+    assert made is event
+    assert blobs == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("password", ["password", "PassWord"], ["passwords", "a_password"]),
+        ("*_key", ["api_key", "_KEY"], ["key", "api_key_id"]),
+        ("secret*", ["secret", "Secret_3"], ["my_secret"]),
+        ("*token*", ["token", "my_tokens"], ["tok"]),
+    ],
+)
+def test_a_name_may_be_open_at_either_end(pattern: str, yes: list[str], no: list[str]) -> None:
+    rules = Redaction(names=[pattern])
+    assert all(map(rules.is_sensitive, yes))
+    assert not any(map(rules.is_sensitive, no))
+
+
+def test_the_value_of_a_sensitive_state_key_goes_as_a_whole() -> None:
+    event = StateChanged(scope="main", key="db_password", value={"a": [1]})
+    made, [blob] = Redaction(names=["*password"]).applied(event)
+    assert isinstance(made, StateChanged)
+    assert made.value == {"$blob": blob.hash, "bytes": 9, "sensitive": True}
+
+
+def test_large_parameters_go_and_the_plan_stays_readable() -> None:
+    large = {"rows": list(range(1000))}
+    action = {"id": "a", "tool": "t", "parameters": {"table": large, "n": 1}}
+    plan = {"actions": [action] * 3, "id": "p", "source": "s"}
+    made, blobs = Redaction(inline_bytes=100).applied(received(plan))
+    assert isinstance(made, ProposalReceived)
+    assert len(made.proposal["actions"]) == 3
+    assert [one["parameters"]["n"] for one in made.proposal["actions"]] == [1, 1, 1]
+    assert len(blobs) == 3
+    assert len({blob.hash for blob in blobs}) == 1  # equal values are one value
+
+
+def test_equal_sensitive_values_cannot_be_told_to_be_equal() -> None:
+    one, two = make_blob("1234", sensitive=True), make_blob("1234", sensitive=True)
+    assert one.hash != two.hash
+    assert one.hash == hash_of(one.nonce, one.body)
+    assert len(one.nonce) == 16
+    assert make_blob("1234", sensitive=False) == make_blob("1234", sensitive=False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"$blob": "0" * 64},
+        {"$blob": "0" * 63, "bytes": 1},
+        {"$blob": "G" * 64, "bytes": 1},
+        {"$blob": "0" * 64, "bytes": "1"},
+        {"$blob": "0" * 64, "bytes": 1, "sensitive": False},
+        {"$blob": "0" * 64, "bytes": 1, "more": 1},
+        ["$blob", "bytes"],
+    ],
+)
+def test_what_only_looks_like_a_reference_is_a_value(value: Any) -> None:
+    assert referred(value) is None
+    assert filled(value, {"0" * 64: "no"}) == value
+
+
+def test_references_are_seen_in_canonical_text() -> None:
+    blob = make_blob([1], sensitive=False)
+    assert has_references(canonical.dumps({"deep": [blob.reference]}))
+    assert not has_references(canonical.dumps({"deep": ["$blob"]}))
+
+
+def test_rules_that_cannot_be_meant_are_refused() -> None:
+    with pytest.raises(TypeError, match="list of names"):
+        Redaction(names="password")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="inline_bytes"):
+        Redaction(inline_bytes=-1)
+
+
+def test_a_value_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(InvalidJson):
+        Redaction().applied(succeeded({"a": object()}), [("output", "a")])
+
+
+def received(plan: Any) -> ProposalReceived:
+    return ProposalReceived(
+        proposal_id="p",
+        source="s",
+        proposal=plan,
+        tools={},
+        scope="main",
+        schedule="levels",
+        concurrency=1,
+        on_doubt="hold",
+        log_id="0" * 32,
+        abort_on_exhausted_retry=False,
+        abort_on_rejection=False,
+    )

@@ -1,0 +1,180 @@
+"""Make the golden log of this program's schema, or record what views of this program say of one.
+
+    python -m tests.golden.make tests/golden/schema_2.db
+    python -m tests.golden.make --record tests/golden/schema_1.db
+
+The first is done once, right before a schema is released; then the file never changes. Whoever
+reads it later, with whatever program, has to find what the JSON beside it says. The second adds to
+that JSON what views of a new version make of an old file, and changes nothing that is there.
+"""
+
+import argparse
+import asyncio
+import itertools
+import random
+import sqlite3
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+from carstore import Appended, Entry, Expect, Store, connect
+from carstore.events import KINDS, CopyAccepted, LogEpochStarted
+from carstore.leases import GRACE_US, TTL_US
+from carstore.names import RunId, StreamName, inbox_stream
+from carstore.redaction import Redaction
+from engine import Proposal, Runtime, resolve
+from engine.rules.retries import Backoff
+from projections import LAZY, rows
+from tests.golden import record, workload
+from tests.golden.workload import Crew, Ticking, World
+
+MADE_AT = "2026-11-20 00:00:00+00:00"
+"""What the file says of when its schema was made: not a word of where and when it really was."""
+
+
+class Death(Exception):
+    """Stands for the end of the process."""
+
+
+def make(path: Path) -> None:
+    """Write a golden log, closed cleanly. Nothing of this machine is in it."""
+    if path.exists():
+        raise SystemExit(f"{path} exists, and a golden log is never made again")
+    chosen = random.Random(path.name)
+
+    def uuid4() -> uuid.UUID:
+        return uuid.UUID(int=chosen.getrandbits(128), version=4)
+
+    with (
+        mock.patch("uuid.uuid4", uuid4),
+        mock.patch("os.urandom", chosen.randbytes),
+    ):
+        asyncio.run(_history(path))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE _sqlite_migrations SET applied_at = ?", (MADE_AT,))
+    kinds = {kind for (kind,) in connection.execute("SELECT DISTINCT kind FROM events")}
+    connection.execute("VACUUM")
+    connection.close()
+    if kinds != set(KINDS):
+        raise SystemExit(f"the log lacks {sorted(set(KINDS) - kinds)}")
+
+
+async def _history(path: Path) -> None:
+    crew, clock = Crew(), Ticking()
+
+    async def as_process(act: Callable[[Store, World, Runtime], Awaitable[None]]) -> None:
+        async with connect(
+            path,
+            durability="crash",
+            instance="golden",
+            redaction=Redaction(names=("*geheim*",), inline_bytes=200),
+            clock=clock,
+            processes=crew,
+        ) as store:
+            world = World(store)
+            await act(store, world, Runtime(store, world.tools(), backoff=Backoff(base_ms=0)))
+
+    await as_process(_ordinary)
+    await as_process(_doubtful)
+    await as_process(partial(_dying, run_id="gone", proposal=workload.STEPS))
+    crew.all_die()
+    await as_process(partial(_resuming, run_id="gone"))
+    await as_process(partial(_dying, run_id="expired", proposal=workload.STEPS))
+    clock.advance(TTL_US + GRACE_US)
+    await as_process(partial(_resuming, run_id="expired"))
+    await as_process(partial(_dying, run_id="orphaned", proposal=workload.STEPS))
+    await as_process(partial(_dying, run_id="unknown", proposal=workload.LETTER))
+    await as_process(_beside)
+    await as_process(_copied)
+    await as_process(_after_the_copy)
+
+
+async def _ordinary(store: Store, _: World, runtime: Runtime) -> None:
+    await runtime.execute(workload.MIXED, run_id="mixed")
+    for run_id in ("first", "again"):
+        await runtime.execute(workload.REUSED, run_id=run_id)
+    await runtime.execute(workload.SKIPPED, run_id="skipped")
+    for view in LAZY:  # so that later programs also find stored rows, of the middle of the log
+        await rows(store, view)
+    await runtime.execute(workload.UNDONE, run_id="undone")
+    await runtime.execute(workload.HALF_UNDONE, run_id="half-undone")
+    eager = Runtime(store, runtime.tools, schedule="eager", concurrency=1, scope="eigener Bereich")
+    await eager.execute(workload.MIXED, run_id="eager")
+
+
+async def _doubtful(store: Store, world: World, runtime: Runtime) -> None:
+    await runtime.execute(workload.LETTER, run_id="answered")
+    answer = {"sent": "von Hand"}
+    await resolve(store, RunId("answered"), "send", "succeeded", output=answer, by="Zoë")
+    await runtime.resume("answered")
+    lenient = Runtime(store, runtime.tools, on_doubt="fail")
+    await lenient.execute(workload.LETTER, run_id="given-up")
+    await runtime.execute(workload.LETTER, run_id="asked")
+    await runtime.execute(workload.UNDONE_BY_LETTER, run_id="asked-undo")
+    for run_id in ("stopped", "cut-off"):
+        await _interrupt(world, runtime, run_id)
+    await _resuming(store, world, runtime, run_id="stopped")
+
+
+async def _interrupt(world: World, runtime: Runtime, run_id: str) -> None:
+    world.reached.clear()
+    task = asyncio.create_task(runtime.execute(workload.STEPS, run_id=run_id))
+    await world.reached.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _dying(
+    store: Store, world: World, runtime: Runtime, *, run_id: str, proposal: Proposal
+) -> None:
+    """Begin a run in a process that dies before it can record what came of its first call."""
+    world.vanishing = False
+    append, appends = store.log.append, itertools.count()
+
+    async def append_once(*entries: Entry, expect: Expect) -> Appended:
+        if next(appends) > 0:
+            raise Death
+        return await append(*entries, expect=expect)
+
+    with mock.patch.object(store.log, "append", append_once), suppress(Death):
+        await runtime.execute(proposal, run_id=run_id)
+
+
+async def _resuming(store: Store, world: World, runtime: Runtime, *, run_id: str) -> None:
+    world.vanishing = False
+    await runtime.resume(run_id)
+
+
+async def _beside(store: Store, _: World, runtime: Runtime) -> None:
+    """Values beside the log: one is forgotten, one is sensitive and stays, one is only large."""
+    await runtime.execute(workload.SECRETS, run_id="secrets")
+    for blob in await store.blobs.infos():
+        if (await store.blobs.read([blob.hash]))[blob.hash] == workload.FORGOTTEN:
+            await store.blobs.forget(blob.hash, reason="Vergessenwerden — 忘れて", by="Zoë")
+
+
+async def _copied(store: Store, _: World, runtime: Runtime) -> None:
+    epoch = LogEpochStarted(
+        log_id=uuid.uuid4().hex, epoch=1, cause="restored", origin={"log_id": store.log_id}
+    )
+    await store.log.append(Entry(StreamName("log"), epoch))
+    accepted = CopyAccepted(by="Zoë", epoch=1)
+    await store.log.append(Entry(inbox_stream(RunId("asked")), accepted, RunId("asked")))
+
+
+async def _after_the_copy(store: Store, _: World, runtime: Runtime) -> None:
+    await runtime.execute(workload.MIXED, run_id="in-the-copy")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", action="store_true", help="only add to the JSON of a file")
+    parser.add_argument("path", type=Path)
+    given = parser.parse_args()
+    if not given.record:
+        make(given.path)
+    record.add(given.path)
