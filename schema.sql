@@ -21,7 +21,8 @@
 --      event of the stream is. No clock is read here: expiry decides who may acquire, a token
 --      decides who may write.
 --   6. Nothing is updated and nothing is deleted.
---   7. An epoch is larger than the one before: so tokens, which begin with it, only grow.
+--   7. An epoch is larger than the one before: so tokens, which begin with it, only grow. It is less
+--      than 2^23, so that they stay integers of 64 bits.
 --
 -- Nothing can be erased from a chain, so values that are large or sensitive live beside it: the
 -- event holds {"$blob": HASH, "bytes": SIZE}, and `blobs` the value. An event of kind
@@ -151,7 +152,8 @@ CREATE TRIGGER events_insert BEFORE INSERT ON events BEGIN
                 OR (l.name IS NOT NULL AND l.token IS NULL)
             THEN RAISE(ABORT, 'carstore: not the current fencing token')
         WHEN NEW.kind = 'log_epoch_started' AND coalesce(
-                typeof(json_extract(NEW.data, '$.epoch')) <> 'integer'
+                json_type(NEW.data, '$.epoch') <> 'integer'
+                OR json_extract(NEW.data, '$.epoch') >= 8388608
                 OR json_extract(NEW.data, '$.epoch') <=
                     (SELECT coalesce(max(json_extract(data, '$.epoch')), -1) FROM events
                      WHERE kind = 'log_epoch_started'), 1)

@@ -1,9 +1,11 @@
 """`python -m benchmarks [NAME ...] [--quick] [--long] [--folder DIR] [--json FILE]`"""
 
 import json
+import os
 import pkgutil
 import platform
 import sqlite3
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from rich.table import Table
 
 import benchmarks
 from benchmarks.harness import BENCHMARKS, Options, Row, Skipped
+from benchmarks.report import figure
 
 
 def find() -> None:
@@ -26,10 +29,21 @@ def find() -> None:
 def machine() -> dict[str, str]:
     """Where the figures come from."""
     return {
-        "python": platform.python_version(),
-        "sqlite": sqlite3.sqlite_version,
         "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+        "processor": _processor(),
+        "Python": platform.python_version(),
+        "SQLite": sqlite3.sqlite_version,
     }
+
+
+def _processor() -> str:
+    """Its model, where the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
 
 
 def table(name: str, rows: list[Row]) -> Table:
@@ -47,19 +61,13 @@ def table(name: str, rows: list[Row]) -> Table:
         colour = {None: "default", True: "green", False: "red"}[row.is_met]
         drawn.add_row(
             row.case,
-            f"{_figure(row.measured)} {row.unit}".strip(),
-            f"{_figure(row.reference)} {row.against}".strip(),
-            f"[{colour}]{_figure(row.ratio)}[/]",
+            f"{figure(row.measured)} {row.unit}".strip(),
+            f"{figure(row.reference)} {row.against}".strip(),
+            f"[{colour}]{figure(row.ratio)}[/]",
             f"[{colour}]{row.goal or ''}[/]",
-            *[_figure(row.details.get(key)) for key in details],
+            *[figure(row.details.get(key)) for key in details],
         )
     return drawn
-
-
-def _figure(number: float | None) -> str:
-    if number is None:
-        return ""
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 @click.command()

@@ -28,18 +28,19 @@ class Broken(Exception):
 def check(connection, wanted):
     """The head (position, hash) of a log without fault; raises Broken at the first fault."""
     position, digest, versions = 0, "0" * 64, {}
-    for row in connection.execute(EVENTS):
+    rows = connection.execute(EVENTS)
+    while row := fetched(rows, position + 1):
         prev_hash, found, stream, version, *_, stored = row
         if found != position + 1:
-            raise Broken(f"event {position + 1} is missing: {found} comes next")
+            raise Broken(f"event {position + 1} is missing: {found!r} comes next")
         position += 1
         if stream is None or version != versions.get(stream, 0) + 1:
-            raise Broken(f"event {position} is version {version} of stream {stream!r}")
+            raise Broken(f"event {position} is version {version!r} of stream {stream!r}")
         versions[stream] = version
         if prev_hash != digest:
             raise Broken(f"event {position} does not continue event {position - 1}")
-        text = json.dumps(row[:-1], ensure_ascii=False, separators=(",", ":"))
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        text = json.dumps(row[:-1], ensure_ascii=False, separators=(",", ":"), default=repr)
+        digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
         if digest != stored:
             raise Broken(f"event {position} is not the one its hash was made for")
         if wanted and position == wanted[0] and digest != wanted[1]:
@@ -49,10 +50,28 @@ def check(connection, wanted):
     return position, digest
 
 
+def fetched(rows, position):
+    try:
+        return rows.fetchone()
+    except (sqlite3.Error, UnicodeError) as error:
+        raise Broken(f"event {position} cannot be read: {error}") from None
+
+
+def opened(path):
+    """A connection that cannot write. Where there is no room for the shared memory of a WAL, a file
+    without a WAL is read as it stands."""
+    uri = f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro"
+    if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        uri += "" if os.path.exists(path + "-wal") else "&immutable=1"
+    return sqlite3.connect(uri, uri=True)
+
+
 def head(text):
-    position, _, digest = text.partition(":")
-    if not position.isdecimal() or int(position) < 1 or len(digest) != 64:
+    position, _, digest = text.strip().replace(" ", ":").partition(":")
+    if not (position.isascii() and position.isdecimal()) or not 0 < int(position[:20]) < 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not POSITION:HASH")
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not POSITION:HASH, with 64 hex digits")
     return int(position), digest
 
 
@@ -63,14 +82,10 @@ def main():
     asked = parser.parse_args()
     if not os.path.isfile(asked.db):
         parser.error(f"there is no file {asked.db!r}")
-    uri = f"file:{urllib.parse.quote(os.path.abspath(asked.db))}?mode=ro"
-    if not os.access(os.path.dirname(os.path.abspath(asked.db)), os.W_OK):
-        uri += "" if os.path.exists(asked.db + "-wal") else "&immutable=1"
     try:
-        connection = sqlite3.connect(uri, uri=True)
-        print("ok: the chain is whole up to", *check(connection, asked.head))
-    except (Broken, sqlite3.Error, TypeError, UnicodeError) as error:
-        sys.exit(f"not ok: {error}")
+        print("ok: the chain is whole up to", *check(opened(asked.db), asked.head))
+    except (Broken, sqlite3.Error, UnicodeError, OverflowError) as error:
+        sys.exit(f"not ok: {error}".encode("ascii", "backslashreplace").decode())
 
 
 if __name__ == "__main__":

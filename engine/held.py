@@ -17,9 +17,10 @@ from carstore.origin import OpenRun
 from engine.begin import idempotency_key
 from engine.run import Run
 
-__all__ = ["open_run"]
+__all__ = ["REASON", "open_run"]
 
 REASON = "the file was copied during the call, and its origin may have ended it"
+"""Why such a call is in doubt."""
 
 _Intent: TypeAlias = e.ActionExecuting | e.CompensationExecuting
 

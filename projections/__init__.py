@@ -14,6 +14,8 @@ from projections.memory import checksum, fold
 from projections.rebuild import Rebuilt, rebuild
 from projections.reuse import REUSE
 from projections.runs import RUNS
+from projections.search import search
+from projections.search_hits import Hit
 from projections.spans import SPANS
 from projections.standing import Standing, standings
 from projections.state import STATE
@@ -31,6 +33,7 @@ __all__ = [
     "VIEWS",
     "Change",
     "Difference",
+    "Hit",
     "InvalidView",
     "Rebuilt",
     "Standing",
@@ -45,6 +48,7 @@ __all__ = [
     "rebuild",
     "row",
     "rows",
+    "search",
     "select",
     "standings",
     "why",

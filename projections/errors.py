@@ -114,6 +114,6 @@ class NoFullText(CarstoreError):
     @property
     def message(self) -> str:
         return (
-            f"this Python's SQLite {self.sqlite} was built without FTS5, which searching needs. Use "
-            "a Python whose SQLite has it, such as those of python.org, Homebrew and Debian."
+            f"the SQLite of this Python, {self.sqlite}, was built without FTS5, which searching "
+            "needs. Use a Python whose SQLite has it, as those of python.org and of Debian do."
         )

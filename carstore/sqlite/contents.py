@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from attrs import frozen
 
+from carstore.errors import CarstoreError
 from carstore.holders import Holder
 from carstore.sqlite.migrations import APPLICATION_ID
 from carstore.sqlite.objects import objects_amiss
@@ -122,7 +123,7 @@ def _leases(connection: sqlite3.Connection) -> tuple[HeldLease, ...]:
 def _holder(text: object) -> Holder | None:
     try:
         return Holder.from_json(json.loads(str(text)))
-    except (ValueError, CarstoreError):
+    except (ValueError, RecursionError, CarstoreError):
         return None
 
 

@@ -36,7 +36,7 @@ from carstore.errors import (
 from carstore.sqlite import wal
 from carstore.sqlite.jobs import JobConnection, open_connection, run_job
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA, migrate
-from carstore.sqlite.rights import missing_right, refusal
+from carstore.sqlite.rights import kept, missing_right, refusal
 
 Durability = Literal["power", "crash"]
 """What an acknowledged append survives: loss of power, or only the death of the process."""
@@ -195,6 +195,8 @@ async def open_database(
     """
     name = os.fspath(path)
     exists = _look_at(name, create)
+    if exists and not readonly and (refused := kept(name)):
+        raise refused
     database = Database(name, durability, busy_timeout_ms)
     database._tidies = readonly and not wal.exists(name)
     try:
@@ -292,9 +294,7 @@ def _prepare(
     _settings(connection, database)
     if _pragma(connection, "user_version") == SCHEMA:
         if missing_right(database.path, readonly=False):
-            # SQLite opens what may not be written for reading, and says so at the first write.
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+            _try_to_write(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -310,6 +310,15 @@ def _prepare(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _try_to_write(connection: sqlite3.Connection) -> None:
+    """SQLite opens what may not be written for reading only, and says so at the first write."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _check_identity(connection: sqlite3.Connection, path: str) -> None:

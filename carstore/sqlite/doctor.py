@@ -9,12 +9,13 @@ The process must not have the file open: see `wal_facts`.
 
 import os
 import sqlite3
+from collections.abc import Sequence
 
 from carstore.clock import Clock, SystemClock
 from carstore.holders import Processes, SystemProcesses
 from carstore.sqlite import wal_facts
 from carstore.sqlite.contents import read_contents
-from carstore.sqlite.facts import read_facts
+from carstore.sqlite.facts import FileFacts, read_facts
 from carstore.sqlite.findings import Finding
 from carstore.sqlite.judge_contents import judge_contents, judge_leases, judge_sqlite
 from carstore.sqlite.judge_file import (
@@ -25,6 +26,7 @@ from carstore.sqlite.judge_file import (
     judge_wal_size,
 )
 from carstore.sqlite.wal import CHECKPOINT_PAGES
+from carstore.sqlite.wal_facts import Lock
 
 MAX_CHECKED_FRAMES = 5 * CHECKPOINT_PAGES
 """Of a larger WAL the checksums are looked at only if asked: 10,000 frames take a second."""
@@ -45,7 +47,7 @@ def examine(
     Raises:
         NotFound: there is no such file.
         NotADatabase: it is not a file at all.
-        OSError: it cannot be looked at.
+        CannotOpen: it cannot even be looked at.
     """
     name = os.fspath(path)
     facts = read_facts(name)
@@ -54,10 +56,7 @@ def examine(
     locks = wal_facts.locks_of(f"{name}-shm")
     open_in = wal_facts.processes(locks)
     if facts.readable:
-        wal = wal_facts.read_wal(name, 2**62 if deep else MAX_CHECKED_FRAMES)
-        readers = wal_facts.readers(wal_facts.read_index(name), locks)
-        found += [judge_wal_size(wal, facts.bytes), judge_wal_content(wal)]
-        found.append(judge_readers(readers, wal))
+        found += _wal(facts, locks, deep=deep)
     found.append(judge_processes(open_in))
     contents = read_contents(name, deep=deep)
     found += judge_sqlite(sqlite3.sqlite_version_info, contents, len(open_in))
@@ -67,6 +66,20 @@ def examine(
             judge_leases(contents.leases, clock or SystemClock(), processes or SystemProcesses())
         )
     return found
+
+
+def _wal(facts: FileFacts, locks: Sequence[Lock], *, deep: bool) -> list[Finding]:
+    try:
+        wal = wal_facts.read_wal(facts.path, 2**62 if deep else MAX_CHECKED_FRAMES)
+    except OSError as error:
+        what = f"the WAL cannot be read: {error.strerror}"
+        return [Finding("wal_content", "fault", what, "Ask its owner for the right.")]
+    readers = wal_facts.readers(wal_facts.read_index(facts.path), locks)
+    return [
+        judge_wal_size(wal, facts.bytes),
+        judge_wal_content(wal),
+        judge_readers(readers, wal),
+    ]
 
 
 __all__ = ["MAX_CHECKED_FRAMES", "Finding", "examine"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from carstore.errors import NotADatabase, NotFound
+from carstore.errors import CannotOpen, NotADatabase, NotFound
 
 _MAGIC = b"SQLite format 3\x00"
 _HEADER_BYTES = 100
@@ -87,12 +87,16 @@ def read_facts(path: str) -> FileFacts:
     Raises:
         NotFound: there is none.
         NotADatabase: it is not a file.
-        OSError: it cannot be looked at.
+        CannotOpen: it cannot even be looked at.
     """
     try:
         status = os.stat(path)
+        space = os.statvfs(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound("database", path) from None
+    except OSError as error:
+        hint = "Ask the owner of its folder for the right to look into it."
+        raise CannotOpen(path, error.strerror or str(error), hint) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
         raise NotADatabase(path, f"it is {kind}")
@@ -100,7 +104,6 @@ def read_facts(path: str) -> FileFacts:
     head = b""
     with suppress(PermissionError), open(path, "rb") as file:
         head = file.read(_HEADER_BYTES)
-    space = os.statvfs(path)
     return FileFacts(
         path=path,
         bytes=status.st_size,

@@ -160,3 +160,23 @@ CROSS JOIN events AS e
 SELECT type, name, sql FROM sqlite_master
 WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
 ORDER BY type, name;
+
+-- The place of a consumer, in the database of its rows.
+-- name: has_cursors
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'carstore_cursors';
+
+-- name: create_cursors
+CREATE TABLE IF NOT EXISTS carstore_cursors (
+    consumer TEXT PRIMARY KEY,
+    log_id   TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    hash     TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- name: cursor
+SELECT log_id, position, hash FROM carstore_cursors WHERE consumer = ?;
+
+-- name: move_cursor
+INSERT INTO carstore_cursors (consumer, log_id, position, hash) VALUES (?, ?, ?, ?)
+ON CONFLICT (consumer) DO UPDATE
+SET log_id = excluded.log_id, position = excluded.position, hash = excluded.hash;

@@ -5,6 +5,8 @@ import sqlite3
 from contextlib import suppress
 from urllib.parse import quote as quote_uri
 
+from carstore.sqlite import wal
+
 READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What reading a damaged file raises. SQLite quotes names of the file in its messages, and Python
 fails to read one that is no text."""
@@ -22,7 +24,7 @@ def open_readonly(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA schema_version").fetchone()
     except READ_ERRORS:
         connection.close()
-        if has_wal(path):
+        if wal.holds_something(path):
             raise
     else:
         return connection
@@ -56,13 +58,6 @@ def open_tolerant(path: str, *, with_wal: bool) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def has_wal(path: str) -> bool:
-    """Whether there is a WAL that is not empty."""
-    with suppress(FileNotFoundError):
-        return os.stat(f"{path}-wal").st_size > 0
-    return False
 
 
 def _connect(path: str, extra: str) -> sqlite3.Connection:

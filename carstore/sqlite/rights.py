@@ -24,6 +24,19 @@ def refusal(error: CarstoreError, name: str, *, readonly: bool) -> CannotOpen | 
     return CannotOpen(name, reason, hint)
 
 
+def kept(name: str) -> CannotOpen | None:
+    """The refusal to write a file that is read-only for everybody, also for a user who may write
+    anything: so `backup` keeps a copy, which is the same log and must not grow beside it."""
+    if os.stat(name).st_mode & 0o222:
+        return None
+    return CannotOpen(
+        name,
+        "it is read-only, as a backup is",
+        f"To go on from it, make a file of it: `carstore restore {name} NEW`. To read it: "
+        "connect(path, readonly=True), or a command that only asks.",
+    )
+
+
 def missing_right(name: str, *, readonly: bool) -> str | None:
     """What this process would have to be allowed, to open `name` for reading or for writing too."""
     folder = os.path.dirname(os.path.abspath(name))

@@ -24,12 +24,13 @@ from carstore.log import Head
 from carstore.names import Json, Position, StreamName, lease_of
 from carstore.origin import Life, OpenRuns, Progress
 from carstore.placing import placed
+from carstore.sqlite import wal
 from carstore.sqlite.audit import BEGINNING, Audit, Enough
 from carstore.sqlite.blob_audit import body_amiss
 from carstore.sqlite.copies import check, new_file, opened
 from carstore.sqlite.life import begin_life
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA
-from carstore.sqlite.readonly import READ_ERRORS, has_wal, open_tolerant
+from carstore.sqlite.readonly import READ_ERRORS, open_tolerant
 from carstore.sqlite.scan import VERIFY, Row, Unreadable, read_page
 from carstore.sqlite.statements import SQL
 from carstore.verification import Problem
@@ -150,7 +151,7 @@ def _best_reading(origin: str, tell: Progress) -> Iterator[tuple[sqlite3.Connect
     """The file, open in the way that proves most events, and whether that is without its WAL."""
     proven: list[tuple[int, bool]] = []
     errors = []
-    for with_wal in (True, False) if has_wal(origin) else (False,):
+    for with_wal in (True, False) if wal.holds_something(origin) else (False,):
         try:
             with closing(open_tolerant(origin, with_wal=with_wal)) as connection:
                 _check_identity(connection, origin)
@@ -161,7 +162,7 @@ def _best_reading(origin: str, tell: Progress) -> Iterator[tuple[sqlite3.Connect
         raise CopyFailed(origin, f"SQLite cannot read it: {errors[0]}", "Restore a backup.")
     _, with_wal = max(proven)
     with closing(open_tolerant(origin, with_wal=with_wal)) as connection:
-        yield connection, has_wal(origin) and not with_wal
+        yield connection, wal.holds_something(origin) and not with_wal
 
 
 def _check_identity(connection: sqlite3.Connection, origin: str) -> None:

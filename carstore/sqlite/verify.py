@@ -34,10 +34,12 @@ from attrs import define
 
 from carstore.log import Head
 from carstore.names import StreamName, lease_of
+from carstore.sqlite import wal
 from carstore.sqlite.audit import Audit, Enough
 from carstore.sqlite.blob_audit import body_amiss
+from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA
 from carstore.sqlite.objects import has_blobs, objects_amiss
-from carstore.sqlite.readonly import READ_ERRORS, has_wal, open_readonly, open_tolerant
+from carstore.sqlite.readonly import READ_ERRORS, open_readonly, open_tolerant
 from carstore.sqlite.scan import VERIFY, Unreadable, read_page
 from carstore.verification import Verification
 
@@ -104,7 +106,7 @@ def _open(path: str, check: "_Check") -> sqlite3.Connection:
         return open_readonly(path)
     except READ_ERRORS as error:
         check.audit.problem(None, "unreadable", f"the file cannot be read: {error}")
-    return open_tolerant(path, with_wal=has_wal(path))
+    return open_tolerant(path, with_wal=wal.holds_something(path))
 
 
 @define
@@ -160,6 +162,7 @@ class _Check:
     # --- the steps ---
 
     def _begin(self, connection: sqlite3.Connection) -> None:
+        self._identity(connection)
         self._schema(connection)
         for (last,) in self._rows(connection, "last_position") or ():
             self.last = last if isinstance(last, int) else 0
@@ -246,6 +249,14 @@ class _Check:
                 "leases",
                 f"lease {name!r:.100} is missing, though event {missing.position} is about it",
             )
+
+    def _identity(self, connection: sqlite3.Connection) -> None:
+        (mark,) = connection.execute(VERIFY["application_id"]).fetchone()
+        (schema,) = connection.execute(VERIFY["schema_number"]).fetchone()
+        if mark != APPLICATION_ID:
+            self.audit.problem(None, "schema", "the file is not marked as a carstore database")
+        elif not 1 <= schema <= SCHEMA:
+            self.audit.problem(None, "schema", f"the file says that its schema is {schema}")
 
     def _schema(self, connection: sqlite3.Connection) -> None:
         try:

@@ -30,6 +30,9 @@ SELECT hash, nonce, body FROM blobs WHERE hash = ?;
 -- name: blobs_after
 SELECT hash, nonce, body FROM blobs WHERE hash > ? ORDER BY hash;
 
+-- name: application_id
+PRAGMA application_id;
+
 -- name: schema_number
 PRAGMA user_version;
 

@@ -101,15 +101,12 @@ class Reader:
 
 
 def read_index(path: str) -> WalIndex | None:
-    """The index of the WAL of the database `path`; None if there is none in use.
-
-    Raises:
-        OSError
-    """
+    """The index of the WAL of the database `path`; None if there is none in use, or none that can
+    be read."""
     try:
         with open(f"{path}-shm", "rb") as file:
             return WalIndex.parse(file.read(_INDEX_HEADER))
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

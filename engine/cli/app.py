@@ -42,6 +42,8 @@ COMMANDS = {
     "resolve": Place("engine.cli.doubts", "resolve", "Say what became of a call in doubt."),
     "verify": Place("engine.cli.check", "verify", "Check the whole file."),
     "rebuild": Place("engine.cli.rebuild", "rebuild", "Make views anew from the log."),
+    "doctor": Place("engine.cli.doctor", "doctor", "Look at the file and its surroundings."),
+    "salvage": Place("engine.cli.salvage", "salvage", "Copy what is proven of a damaged file."),
     "head": Place("engine.cli.check", "head", "Print position and hash of the newest event."),
     "blobs": Place("engine.cli.blobs", "blobs", "List the values that are kept beside the log."),
     "forget": Place("engine.cli.blobs", "forget", "Delete a value for good, and record that."),
@@ -51,7 +53,9 @@ COMMANDS = {
     "export": Place("engine.cli.copies", "export", "Write a database as lines of JSON."),
     "import": Place("engine.cli.copies", "import_", "Make a database from such lines."),
     "demo": Place("engine.demo.command", "demo", "Watch a large plan be killed and go on."),
-    "prove": Place("engine.cli.prove", "prove", "Try to break every promise, and tell the figures."),
+    "prove": Place(
+        "engine.cli.prove", "prove", "Try to break every promise, and tell the figures."
+    ),
     "new": Place("engine.cli.new", "new", "Make a folder with a plan and tools to begin with."),
     "completion": Place("engine.cli.about", "completion", "Print a script that completes words."),
     "version": Place("engine.cli.about", "version", "Print the version."),

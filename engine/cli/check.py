@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from carstore.errors import CarstoreError, CorruptLog, StoreFailed, UnknownEvent
+from carstore.errors import CarstoreError, CorruptLog, NotADatabase, StoreFailed, UnknownEvent
 from carstore.log import Head
 from carstore.names import Json, Position
 from carstore.sqlite.verify import verify as verify_log
@@ -67,6 +67,11 @@ async def _verify(path: str, known: Head | None, views: Sequence[View[Any, Any]]
                 return Verification(not problems, found.head, tuple(problems))
         except (CorruptLog, StoreFailed):  # too damaged to be opened; say what is wrong
             return verify_file(path, head=known, progress=progress)
+        except NotADatabase:
+            found = verify_file(path, head=known, progress=progress)
+            if found.head.position == 0:
+                raise
+            return found  # it is one, but for its mark
 
 
 async def _verify_views(store: Store, views: Sequence[View[Any, Any]]) -> list[Problem]:

@@ -17,7 +17,7 @@ from engine.cli.screen import print_json, say, write
 from engine.cli.stopping import run_stoppable
 from engine.held import open_run
 
-__all__ = ["backup", "export", "fork", "import_", "restore"]
+__all__ = ["Steps", "backup", "export", "fork", "import_", "restore"]
 
 STANDARD = "-"
 """For a file: standard output, or input."""
@@ -37,7 +37,7 @@ def backup(database: str, copy: str, force: bool, as_json: bool) -> None:
     COPY is the same log, so it is made read-only: what would be appended to it is lost to DB. To go
     on from it, restore it.
     """
-    with _Steps() as steps:
+    with Steps() as steps:
         made = run_stoppable(copies.backup(database, copy, force=force, progress=steps))
     _tell(made, as_json=as_json)
 
@@ -52,7 +52,7 @@ def restore(copy: str, new: str, as_json: bool) -> None:
     NEW is a log of its own: runs that had not finished wait, as `carstore resume --accept-copy`
     tells.
     """
-    with _Steps() as steps:
+    with Steps() as steps:
         made = run_stoppable(copies.restore(copy, new, open_runs=open_run, progress=steps))
     _tell(made, as_json=as_json)
 
@@ -74,7 +74,7 @@ def fork(database: str, new: str, at: int, as_json: bool) -> None:
     NEW is a log of its own: runs that had not finished by then wait, as `carstore resume
     --accept-copy` tells.
     """
-    with _Steps() as steps:
+    with Steps() as steps:
         made = run_stoppable(copies.fork(database, new, at=at, open_runs=open_run, progress=steps))
     _tell(made, as_json=as_json)
 
@@ -94,7 +94,7 @@ def export(database: str, file: str, at: int | None, force: bool, as_json: bool)
     """
     if file == STANDARD and as_json:
         raise BadUsage("--json", "standard output gets the lines; name a file")
-    with _Steps() as steps:
+    with Steps() as steps:
         try:
             made = run_stoppable(
                 copies.export(database, _output(file), at=at, force=force, progress=steps)
@@ -118,7 +118,7 @@ def import_(file: str, new: str, as_json: bool) -> None:
     Every line is checked; from a file that was cut or changed nothing is made. NEW is a log of its
     own, as after `carstore restore`.
     """
-    with _Steps() as steps:
+    with Steps() as steps:
         source: str | BinaryIO = sys.stdin.buffer if file == STANDARD else file
         made = run_stoppable(copies.import_(source, new, open_runs=open_run, progress=steps))
     _tell(made, as_json=as_json)
@@ -138,16 +138,20 @@ def _tell(made: Copied, *, as_json: bool) -> None:
     if made.life is None or not made.life.held:
         return
     tell = say if as_json else write
+    count = len(made.life.held)
+    runs = "1 run was" if count == 1 else f"{count:,} runs were"
     tell(
-        f"{len(made.life.held):,} runs were not finished. The origin may go on with them, so here "
-        "they wait until you accept that they go on too."
+        f"{runs} not finished. The origin may go on there, so here nothing is called until you "
+        "accept that this copy goes on too."
     )
     tell(f"Next: {command_line('resume', made.path)}")
 
 
 def _line(what: str, made: Copied) -> str:
     size = f", {made.bytes:,} bytes" if made.bytes else ""
-    return f"{what}: {made.head.position:,} events{size}, head {made.head.position} {made.head.hash}"
+    return (
+        f"{what}: {made.head.position:,} events{size}, head {made.head.position} {made.head.hash}"
+    )
 
 
 def _json(made: Copied) -> Json:
@@ -167,14 +171,14 @@ def _json(made: Copied) -> Json:
     return document
 
 
-class _Steps:
+class Steps:
     """Says how far each part of the work is."""
 
     def __init__(self) -> None:
         self._what = ""
         self._meter: Meter | None = None
 
-    def __enter__(self) -> "_Steps":
+    def __enter__(self) -> "Steps":
         return self
 
     def __exit__(

@@ -1,7 +1,5 @@
 """`carstore doubts` and `carstore resolve`: calls of which nobody knows what became."""
 
-import getpass
-
 import click
 from attrs import frozen
 
@@ -15,11 +13,23 @@ from engine.cli.options import (
     json_option,
     reading,
 )
+from engine.cli.origin import (
+    ASK_ORIGIN,
+    answer_command,
+    call_json,
+    call_said,
+    call_there,
+    look,
+    origin_option,
+)
+from engine.cli.person import person
 from engine.cli.result import resolve_command, resume_command, tell_next
 from engine.cli.screen import Cell, print_json, table, text, write
 from engine.cli.stopping import run_stoppable
 from engine.doubts import Resolution
 from engine.doubts import resolve as record
+from engine.held import REASON
+from engine.origin import Found
 from engine.propose import check_run_id
 from engine.results import rfc3339
 from projections import DOUBTS, rows
@@ -31,34 +41,51 @@ __all__ = ["doubts", "resolve"]
 @click.command()
 @database
 @at_option
+@origin_option
 @json_option
-def doubts(database: str, at: int | None, as_json: bool) -> None:
+def doubts(database: str, at: int | None, origin: str | None, as_json: bool) -> None:
     """List the calls that began, must not simply be repeated, and have no outcome.
 
     Find out at the other side, by the idempotency key, whether each was carried out; then tell it
-    with `carstore resolve`.
+    with `carstore resolve`. If DB is a copy and its origin can be read, it is told what the origin
+    knows of each: how it ended there after the copy was taken.
     """
-    found = run_stoppable(_load(database, at))
+    found, there = run_stoppable(_load(database, at, origin))
     if as_json:
-        print_json([_json(doubt) for doubt in found])
+        print_json([_json(doubt, there) for doubt in found])
         return
     if not found:
         write("Nothing is in doubt." if at is None else f"Nothing was in doubt at position {at}.")
         return
     titles = ("RUN", "ACTION", "TOOL", ">ATTEMPT", "SINCE", "IDEMPOTENCY KEY", "WHY")
     table(titles, [_cells(doubt) for doubt in found])
+    _show_there(database, found, there)
     if at is None:
         write(f"Next: {resolve_command(database, found[0])}")
 
 
-async def _load(path: str, at: int | None) -> list[Doubt]:
+def _show_there(database: str, found: list[Doubt], there: Found | None) -> None:
+    """Tell what the origin knows, and the command that takes its word."""
+    if there is None:
+        if any(doubt.reason == REASON for doubt in found):
+            write(f"This is a copy. {ASK_ORIGIN}")
+        return
+    for doubt in found:
+        call = call_there(there, doubt)
+        if call is not None:
+            name = f"run {doubt.run_id}, action {doubt.action_id}"
+            write(f"In the origin ({there.path}), {name} {call_said(call)}. To take its word:")
+            write(f"  {answer_command(database, doubt, call)}")
+
+
+async def _load(path: str, at: int | None, origin: str | None) -> tuple[list[Doubt], Found | None]:
     async with reading(path) as store:
         await check_at(store, at)
-        found = (await rows(store, DOUBTS, at=at)).values()
-        return sorted(found, key=lambda doubt: doubt.since)
+        found = sorted((await rows(store, DOUBTS, at=at)).values(), key=lambda doubt: doubt.since)
+        return found, await look(store, {doubt.run_id for doubt in found}, origin)
 
 
-def _json(doubt: Doubt) -> Json:
+def _json(doubt: Doubt, there: Found | None) -> Json:
     return {
         "run_id": doubt.run_id,
         "action_id": doubt.action_id,
@@ -66,6 +93,7 @@ def _json(doubt: Doubt) -> Json:
         "attempt": doubt.attempt,
         "idempotency_key": doubt.idempotency_key,
         "since": rfc3339(doubt.since),
+        "origin": call_json(call_there(there, doubt)),
     }
 
 
@@ -145,12 +173,5 @@ async def _record(path: str, run_id: RunId, action: str, answer: Answer) -> None
             answer.resolution,
             output=answer.output,
             error=answer.error,
-            by=_person(),
+            by=person(),
         )
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as in many containers
-        return "somebody"

@@ -33,6 +33,7 @@ class Meter:
     """What is being done, such as `view costs: folded`."""
     unit: str = "events"
     _clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
+    _began: float = field(default=0.0, init=False)
     _next: float | None = field(default=None, init=False)
     _bar: "tuple[Progress, TaskID] | None" = field(default=None, init=False)
 
@@ -52,21 +53,28 @@ class Meter:
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
         if self._next is None:
-            self._next = now + SAY_SECONDS
+            self._began, self._next = now, now + SAY_SECONDS
         if now < self._next:
             return
         if sys.stderr.isatty():
             self._next = now + DRAW_SECONDS
-            self._draw(done, total)
+            self._draw(done, total, self._pace(done, total, now))
         else:
             self._next = now + SAY_SECONDS
-            say(f"{self.what} {done:,} of {total:,} {self.unit}")
+            say(f"{self.what} {done:,} of {total:,} {self.unit}{self._pace(done, total, now)}")
 
-    def _draw(self, done: int, total: int) -> None:
+    def _pace(self, done: int, total: int, now: float) -> str:
+        """How fast it goes, and how long the rest takes at that."""
+        rate = done / max(now - self._began, 1e-9)
+        if rate < 1 or total < done:
+            return ""
+        return f", {rate:,.0f} a second, {(total - done) / rate:,.0f} s left"
+
+    def _draw(self, done: int, total: int, pace: str) -> None:
         if self._bar is None:
             self._bar = _bar(self.what, self.unit)
         progress, task = self._bar
-        progress.update(task, completed=done, total=total or None)
+        progress.update(task, completed=done, total=total or None, pace=pace)
         progress.refresh()
 
 
@@ -78,7 +86,7 @@ def _bar(what: str, unit: str) -> "tuple[Progress, TaskID]":
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(safe(unit), markup=False),
+        TextColumn(f"{safe(unit)}{{task.fields[pace]}}", markup=False),
         TimeElapsedColumn(),
         console=Console(file=sys.stderr, force_terminal=True, force_jupyter=False, emoji=False),
         auto_refresh=False,
@@ -86,6 +94,6 @@ def _bar(what: str, unit: str) -> "tuple[Progress, TaskID]":
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    task = progress.add_task(safe(what), total=None)
+    task = progress.add_task(safe(what), total=None, pace="")
     progress.start()
     return progress, task

@@ -11,7 +11,14 @@ from engine.ir import ActionResult, ActionStatus, RunResult, RunStatus
 from projections import DOUBTS, rows
 from projections.doubts import Doubt
 
-__all__ = ["accept_command", "next_step", "resolve_command", "resume_command", "show_result", "tell_next"]
+__all__ = [
+    "accept_command",
+    "next_step",
+    "resolve_command",
+    "resume_command",
+    "show_result",
+    "tell_next",
+]
 
 MAX_COMMANDS = 5
 """Commands printed for calls in doubt; `carstore doubts` lists all of them."""

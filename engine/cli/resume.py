@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Sequence
 
 import click
+from attrs import frozen
 
 from carstore import Store, connect
 from carstore.names import Json, RunId
 from engine.cli.errors import Interrupted
 from engine.cli.exits import Exit, of_status, worst
 from engine.cli.options import command_line, database, json_option, tools
+from engine.cli.origin import ASK_ORIGIN, call_said, look, origin_option
+from engine.cli.person import person
 from engine.cli.progress import Watcher, watcher
 from engine.cli.redirect import tools_print_to_stderr
 from engine.cli.result import next_step, resume_command, show_result, tell_next
@@ -19,6 +22,7 @@ from engine.cli.stopping import run_stoppable
 from engine.errors import RunOwned
 from engine.ir import RunResult
 from engine.journal import load_run
+from engine.origin import Found
 from engine.propose import check_run_id, check_tools
 from engine.runtime import Runtime
 from engine.tools import Tools, load_tools
@@ -30,22 +34,39 @@ __all__ = ["resume"]
 @database
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @tools
+@click.option(
+    "--accept-copy",
+    is_flag=True,
+    help="Also go on with runs that were copied unfinished, although the origin may go on too.",
+)
+@click.option("--by", metavar="NAME", help="Who accepts that, if not the account.")
+@origin_option
 @json_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def resume(
-    database: str, runs: tuple[str, ...], tools: str | None, as_json: bool, quiet: bool
+    database: str,
+    runs: tuple[str, ...],
+    tools: str | None,
+    accept_copy: bool,
+    by: str | None,
+    origin: str | None,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Continue the RUNs named, or all that have not finished.
 
     Nothing that is recorded as done is done again. The tools must be those the runs were begun
     with; they are always named again, never loaded from a path found in the file.
+
+    In a copy (`carstore restore`, `fork`, `import`), no tool is called for a run that had not
+    finished, until that is accepted; it is told how it went on in the origin, if that can be read.
     """
     names = [check_run_id(run) for run in dict.fromkeys(runs)]
     with tools_print_to_stderr():
         table = load_tools(tools) if tools is not None else Tools()
-        outcomes = run_stoppable(
-            _resume(database, names, tools, table, watcher(quiet=quiet)), STOP_HINT
-        )
+        accepted_by = (by or person()) if accept_copy else None
+        work = _Work(database, names, tools, table, watcher(quiet=quiet), accepted_by, origin)
+        outcomes, there = run_stoppable(work.resume(), STOP_HINT)
     if len(outcomes) == 1 and isinstance(outcomes[0], RunOwned):
         raise outcomes[0]
     if as_json:
@@ -53,56 +74,71 @@ def resume(
     else:
         _show(database, outcomes)
     if not (as_json and quiet):
-        _tell_next(database, outcomes, as_json=as_json)
+        _tell_origin(outcomes, there, as_json=as_json)
+        _tell_next(database, outcomes, tools, as_json=as_json)
     return worst([_exit(outcome) for outcome in outcomes])
 
 
-async def _resume(
-    path: str,
-    names: Sequence[RunId],
-    tools: str | None,
-    table: Tools,
-    watching: Watcher,
-) -> list[RunResult | RunOwned]:
-    async with connect(path, create=False, instance="carstore resume") as store:
-        runtime = Runtime(store, table)
-        try:
-            async with watching:
-                if not names:
-                    return await runtime.recover(observe=watching.observe)
-                return await _resume_named(store, runtime, names, watching)
-        except asyncio.CancelledError:
-            if len(names) == 1:
-                command = resume_command(path, names[0], tools)
-                raise await interruption(store, names[0], command) from None
-            given = ("--tools", tools) if tools else ()
-            stopped = Interrupted(None, "interrupted; what has not finished can go on")
-            stopped.add_note(f"Next: {command_line('resume', path, *names, *given)}")
-            raise stopped from None
+@frozen
+class _Work:
+    """What is to be resumed, and with what."""
+
+    path: str
+    names: Sequence[RunId]
+    tools: str | None
+    table: Tools
+    watching: Watcher
+    accepted_by: str | None
+    """Who accepts that runs which were copied unfinished go on; None: nobody does."""
+    origin: str | None
+
+    async def resume(self) -> tuple[list[RunResult | RunOwned], Found | None]:
+        """What came of the runs, and what their origin says of those that are held."""
+        async with connect(self.path, create=False, instance="carstore resume") as store:
+            try:
+                async with self.watching:
+                    outcomes = await self._outcomes(store, Runtime(store, self.table))
+            except asyncio.CancelledError:
+                raise await self._interruption(store) from None
+            held = {one.run_id for one in outcomes if _is_held(one)}
+            return outcomes, await look(store, held, self.origin)
+
+    async def _outcomes(self, store: Store, runtime: Runtime) -> list[RunResult | RunOwned]:
+        accepts, by = self.accepted_by is not None, self.accepted_by or ""
+        observe = self.watching.observe
+        if not self.names:
+            return await runtime.recover(accept_copies=accepts, by=by, observe=observe)
+        for name in self.names:
+            found = await load_run(store, name)
+            if found.completed is None and (accepts or not found.held):
+                check_tools(found, runtime.tools)  # of none if one cannot go on with these tools
+
+        async def one(name: RunId) -> RunResult | RunOwned:
+            try:
+                return await runtime.resume(name, accept_copy=accepts, by=by, observe=observe)
+            except RunOwned as owned:
+                return owned
+
+        outcomes = await asyncio.gather(*[one(name) for name in self.names], return_exceptions=True)
+        done: list[RunResult | RunOwned] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome  # only now, so that the other runs were not left in the middle
+            done.append(outcome)
+        return done
+
+    async def _interruption(self, store: Store) -> Interrupted:
+        if len(self.names) == 1:
+            command = resume_command(self.path, self.names[0], self.tools)
+            return await interruption(store, self.names[0], command)
+        given = ("--tools", self.tools) if self.tools else ()
+        stopped = Interrupted(None, "interrupted; what has not finished can go on")
+        stopped.add_note(f"Next: {command_line('resume', self.path, *self.names, *given)}")
+        return stopped
 
 
-async def _resume_named(
-    store: Store, runtime: Runtime, names: Sequence[RunId], watching: Watcher
-) -> list[RunResult | RunOwned]:
-    """Continue some runs at once; none of them if one cannot go on with these tools."""
-    for name in names:
-        found = await load_run(store, name)
-        if found.completed is None:
-            check_tools(found, runtime.tools)
-
-    async def one(name: RunId) -> RunResult | RunOwned:
-        try:
-            return await runtime.resume(name, observe=watching.observe)
-        except RunOwned as owned:
-            return owned
-
-    outcomes = await asyncio.gather(*[one(name) for name in names], return_exceptions=True)
-    done: list[RunResult | RunOwned] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome  # only now, so that the other runs were not left in the middle
-        done.append(outcome)
-    return done
+def _is_held(outcome: RunResult | RunOwned) -> bool:
+    return isinstance(outcome, RunResult) and outcome.waits_for == "acceptance"
 
 
 def _exit(outcome: RunResult | RunOwned) -> Exit:
@@ -128,9 +164,35 @@ def _show(database: str, outcomes: Sequence[RunResult | RunOwned]) -> None:
             show_result(database, outcome)
 
 
-def _tell_next(database: str, outcomes: Sequence[RunResult | RunOwned], *, as_json: bool) -> None:
+def _tell_origin(
+    outcomes: Sequence[RunResult | RunOwned], there: Found | None, *, as_json: bool
+) -> None:
+    """Tell how the runs that are held went on in the origin."""
+    tell = say if as_json else write
+    held = [one.run_id for one in outcomes if isinstance(one, RunResult) and _is_held(one)]
+    if there is None:
+        if held:
+            tell(f"This is a copy. {ASK_ORIGIN}")
+        return
+    for run_id in held:
+        status = there.statuses.get(run_id)
+        ended = "has not ended" if status is None else f"ended: {status}"
+        tell(f"In the origin ({there.path}), run {run_id} {ended}.")
+        for (run, action, undo, _), call in there.calls.items():
+            if run == run_id:
+                what = f"undoing action {action}" if undo else f"action {action}"
+                tell(f"  there, after the copy was taken, {what} {call_said(call)}")
+
+
+def _tell_next(
+    database: str,
+    outcomes: Sequence[RunResult | RunOwned],
+    tools: str | None,
+    *,
+    as_json: bool,
+) -> None:
     if as_json and not outcomes:
         say("Nothing to resume: every run has finished.")
-    commands = [next_step(database, one) for one in outcomes if isinstance(one, RunResult)]
+    commands = [next_step(database, one, tools) for one in outcomes if isinstance(one, RunResult)]
     for command in dict.fromkeys(commands):
         tell_next(command, as_json=as_json)

@@ -187,7 +187,7 @@ def view(
     titles = [f"{'' if one.type is str else '>'}{one.name.upper()}" for one in wanted.columns]
     table(titles, [[_cell(value) for value in wanted.values_of(row)] for row in shown])
     if len(shown) < len(found):
-        write(f"... and {len(found) - len(shown):,} more rows")
+        write(f"... and {len(found) - len(shown):,} more")
 
 
 async def _rows(

@@ -14,13 +14,12 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from carstore import events as e
-from carstore.errors import StateConflict
+from carstore.errors import DiskFull, StateConflict, StoreFailed
 from carstore.leases import HeldLease, claim
 from carstore.log import NOTHING, Appended, Expect, Fence, LeaseIs
 from carstore.names import FencingToken, Micros, Position
 from carstore.sqlite import audit, database, leases, migrations
 from carstore.sqlite.log import SqliteLog
-from carstore.sqlite.statements import schema_text
 from carstore.sqlite.transaction import Transaction
 from engine import run as engine_run
 from engine.journal import Journal
@@ -165,6 +164,42 @@ def _give_up_at_once(patches: Patches) -> None:
     patches.put(database, "_settings", impatient)
 
 
+def _go_on_regardless(patches: Patches) -> None:
+    translate = database.translate
+
+    def harmless(error: Any, path: str, busy_timeout_ms: int) -> Any:
+        told = translate(error, path, busy_timeout_ms)
+        return DiskFull(path) if isinstance(told, StoreFailed) else told
+
+    patches.put(database, "translate", harmless)
+
+
+def _acknowledge_refused(patches: Patches) -> None:
+    append = SqliteLog.append
+
+    async def hopeful(self: SqliteLog, *entries: Any, expect: Expect = NOTHING) -> Appended:
+        try:
+            return await append(self, *entries, expect=expect)
+        except DiskFull:
+            first = (await self.head()).position + 1
+            return Appended(Position(first), Position(first + len(entries) - 1), Micros(0))
+
+    patches.put(SqliteLog, "append", hopeful)
+
+
+def _say_yes(patches: Patches) -> None:
+    append = SqliteLog.append
+
+    async def yes(self: SqliteLog, *entries: Any, expect: Expect = NOTHING) -> Appended:
+        try:
+            return await append(self, *entries, expect=expect)
+        except (DiskFull, StoreFailed):
+            first = (await self.head()).position + 1
+            return Appended(Position(first), Position(first + len(entries) - 1), Micros(0))
+
+    patches.put(SqliteLog, "append", yes)
+
+
 def _unchecked_hashes(patches: Patches) -> None:
     patches.put(audit.Audit, "_chain", lambda self, row: None)
 
@@ -208,14 +243,16 @@ def _reuse_a_token(patches: Patches) -> None:
     def holding(self: Any, claimed: Any, position: Position) -> Any:
         return hold(self, claimed, Position(1))
 
-    def altered() -> str:
-        before, after = "1099511627776 + e.position AS token", "1099511627776 + 1 AS token"
-        assert before in schema_text()
-        return schema_text().replace(before, after)
+    change = migrations.change
+    before, after = "1099511627776 + e.position AS token", "1099511627776 + 1 AS token"
+    assert any(before in line for n in range(migrations.SCHEMA) for line in change(n + 1))
+
+    def altered(number: int) -> list[str]:
+        return [statement.replace(before, after) for statement in change(number)]
 
     patches.put(Transaction, "_follow_lease", following)
     patches.put(leases.SqliteLeases, "hold", holding)
-    patches.put(migrations, "schema_text", altered)
+    patches.put(migrations, "change", altered)
 
 
 def _expire_early(patches: Patches) -> None:
@@ -274,6 +311,16 @@ BREAKAGES = {
         ("split a batch", "each event of an append is a transaction", "kills", _split_batch),
         ("run completed again", "a resume forgets successes", "kills", _run_completed_again),
         ("no intent", "a call is made without a durable intent", "kills", _no_intent),
+        (
+            "acknowledge earlier",
+            "the same, and death comes at a chosen write",
+            "killed at an operation",
+            _acknowledge_early,
+        ),
+        ("split in pieces", "the same as split, and a write is torn", "torn writes", _split_batch),
+        ("unsynced", "a commit is not synced", "power loss", _unsafe_settings),
+        ("blind to room", "an append that has no room is acknowledged", "full disk", _say_yes),
+        ("blind to faults", "so is one whose write failed", "failing disk", _say_yes),
         ("check then write", "conditions are judged too early", "no lost update", _check_then_write),
         ("forgetful views", "a view misses an event", "no lost update", _forgetful_views),
         ("no fence", "a driver that was taken over goes on writing", "fence", _no_fence),
@@ -282,6 +329,11 @@ BREAKAGES = {
         ("expire early", "a live holder is taken over", "expiry", _expire_early),
         ("never stop", "a holder acts past its deadline", "clock steps", _never_stop),
         ("synchronous off", "settings are not as promised", "settings", _unsafe_settings),
+        ("no sync", "nothing is synced", "power loss", _unsafe_settings),
+        ("answer early", "the same as the first", "killed at an operation", _acknowledge_early),
+        ("torn appends", "the same as the second", "torn writes", _split_batch),
+        ("go on regardless", "a failed sync is harmless", "failing disk", _go_on_regardless),
+        ("hopeful", "a refused append is acknowledged", "full disk", _acknowledge_refused),
         ("raw errors", "errors of SQLite are passed on as they are", "busy", _raw_errors),
         ("impatience", "a writer does not wait for others", "many writers", _give_up_at_once),
         ("unchecked hashes", "verify does not compute hashes", "bit flips", _unchecked_hashes),

@@ -90,6 +90,7 @@ def kills_proof(kills: int | None = None) -> Proof:
 
     def run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
         wanted = kills or by_scale(scale, 60, 300, 1000)
+        wanted = wanted if in_force() is None else max(wanted, 300)
 
         def told(figures: Figures) -> None:
             progress(f"killing processes: {figures.kills:,} of {wanted:,}")

@@ -22,6 +22,7 @@ from engine.context import ToolContext
 from engine.declare import tool
 from engine.ir import Action, Proposal
 from engine.prove.aftermath import faults_of
+from engine.prove.broken import BREAKAGES, in_force
 from engine.prove.family import ABOVE, ProofFailed, wait_until
 from engine.prove.proof import Outcome, Progress, Proof, Scale, by_scale
 from engine.prove.workload import Place, note, notes
@@ -35,7 +36,7 @@ EVENTS = 100_000
 READY_MS = 1_000
 """Within how many milliseconds a process is to be at work again (p95)."""
 
-PLANS = 500
+PLANS = 300
 """Runs among these events; the others are changes of state."""
 
 STEPS = 2_000
@@ -53,7 +54,8 @@ class _Times:
 
 
 def _restart(folder: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:  # noqa: ARG001
-    place, times, wanted = Place(folder), _Times(), by_scale(scale, 5, 20, 60)
+    place, times = Place(folder), _Times()
+    wanted = by_scale(scale, 5, 20, 60) if in_force() is None else 2
     progress("restart: writing 100,000 events")
     asyncio.run(_history(place.database))
     broken: list[str] = []
@@ -117,7 +119,7 @@ def _one_life(place: Place) -> tuple[float, float]:
         began = SystemClock().boot()
         command = [sys.executable, "-m", "engine.prove.restart", str(place.folder)]
         process = subprocess.Popen(
-            [*command, *filter(None, [_in_force()])], env=environment, stdout=said, stderr=said
+            [*command, *filter(None, [in_force()])], env=environment, stdout=said, stderr=said
         )
         try:
             wait_until(
@@ -134,12 +136,6 @@ def _one_life(place: Place) -> tuple[float, float]:
         raise ProofFailed(f"a process ended before it was at work. Its last words: {last_words}")
     opening, call = said_now[0]["opening"], said_now[1]["at"]
     return (call - began) / 1000, (call - opening) / 1000
-
-
-def _in_force() -> str | None:
-    from engine.prove.broken import in_force
-
-    return in_force()
 
 
 def _at_work(place: Place, first: int) -> bool:
@@ -180,8 +176,6 @@ async def _live(place: Place) -> None:
 def main(folder: str, broken: str | None = None) -> None:
     """The life of a process that is restarted."""
     if broken is not None:
-        from engine.prove.broken import BREAKAGES
-
         BREAKAGES[broken].apply()
     asyncio.run(_live(Place(Path(folder))))
 

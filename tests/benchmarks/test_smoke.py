@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import alternatives, append, engine, fold, footprint
+from benchmarks import alternatives, append, curves, engine, fold, footprint
 from benchmarks.__main__ import find, table
 from benchmarks.harness import BENCHMARKS, Goal, Options, Row, Skipped
 from carstore import connect
 from engine.runtime import Runtime
 
 NAMES = {
-    "append", "fold-eventsourcing", "follow", "imports", "plans", "read", "resume", "scheduler",
-    "steps-dbos", "steps-durabl", "steps-eventsourcing", "steps-langgraph", "syncs",
+    "append", "curve-history", "curve-producers", "fold-eventsourcing", "follow", "imports", "plans",
+    "read", "resume", "scheduler", "steps-dbos", "steps-durabl", "steps-eventsourcing",
+    "steps-langgraph", "syncs",
 }  # fmt: skip
 
 
@@ -124,3 +125,8 @@ def test_an_alternative_that_is_missing_is_skipped(name: str, tiny: Options) -> 
         pytest.skip(f"{name} is installed; `make bench` runs against it")
     with pytest.raises(Skipped, match=name):
         BENCHMARKS[f"steps-{name}"](tiny)
+
+
+def test_curves(tiny: Options) -> None:
+    check(asyncio.run(curves.by_history(tiny, (0, 50), appends=100)))
+    check(asyncio.run(curves.by_producers(tiny, (1, 3), appends=10)))

@@ -5,6 +5,7 @@ import hashlib
 import json
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from carstore.events import (
     KINDS,
     ActionRejected,
     ActionValidated,
+    LeaseGranted,
     LogEpochStarted,
     StateChanged,
     StateRollback,
@@ -50,6 +52,7 @@ from carstore.names import (
     Scope,
     StateKey,
     StreamName,
+    lease_stream,
 )
 from tests.carstore.helpers import (
     MAIN,
@@ -353,6 +356,37 @@ class LogContract:
             await log.append(step(LEASE), expect=Expect(fence=fence(token), leases=[held]))
             with pytest.raises(StaleFence):
                 await log.append(step(LEASE), expect=Expect(fence=fence(position)))
+
+    @pytest.mark.parametrize("epochs", [(0,), (-1,), (2, 2), (3, 1), (2**23,), (2**63 - 1,)])
+    @in_loop
+    async def test_an_epoch_that_is_not_larger_than_the_one_before_is_refused(
+        self, path: Path, epochs: tuple[int, ...]
+    ) -> None:
+        began = [
+            Entry(StreamName("log"), LogEpochStarted(log_id="x", epoch=epoch)) for epoch in epochs
+        ]
+        async with self.opened(path, ManualClock()) as log:
+            before = await log.head()
+            with pytest.raises(InvalidEvent, match=r"\$\.epoch"):
+                await log.append(step(), *began)
+            assert await log.head() == before
+            await log.append(Entry(StreamName("log"), LogEpochStarted(log_id="x", epoch=5)))
+            with pytest.raises(InvalidEvent, match=r"\$\.epoch"):
+                await log.append(*began[:1])
+            position = (await log.append(grant(LEASE))).last
+            held = LeaseIs(LEASE, FencingToken(5 * 2**40 + position))
+            await log.append(step(), expect=Expect(leases=[held]))
+
+    @pytest.mark.parametrize("holder", [None, 5, 1.5, True, "me", [], [{}]])
+    @in_loop
+    async def test_a_holder_is_an_object(self, path: Path, holder: Any) -> None:
+        event = LeaseGranted(lease=LEASE, holder=holder, ttl_us=1, request_id="q")
+        async with self.opened(path, ManualClock()) as log:
+            before = await log.head()
+            with pytest.raises(InvalidEvent, match=r"\$\.holder.* is no object"):
+                await log.append(step(), Entry(lease_stream(LEASE), event))
+            assert await log.head() == before
+            await log.append(step())
 
     # Several appends at once.
 

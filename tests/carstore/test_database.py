@@ -363,7 +363,7 @@ async def test_a_file_in_a_place_that_cannot_be_written_is_read(shelf: Path) -> 
             with pytest.raises(ReadOnly):
                 await store.log.append(step())
         assert verify_file(path).ok
-        with pytest.raises(CannotOpen, match="may not write it. Change that, or open it for read"):
+        with pytest.raises(CannotOpen, match="read-only"):
             await connect(path)
         with pytest.raises(CannotOpen, match=f"may not write the folder {shelf}"):
             await connect(shelf / "new.db")
@@ -373,7 +373,7 @@ async def test_a_file_in_a_place_that_cannot_be_written_is_read(shelf: Path) -> 
 @pytest.mark.parametrize(
     ("file", "mode", "readonly", "reason"),
     [
-        ("log.db", 0o444, False, "may not write it"),
+        ("log.db", 0o464, False, "may not write it"),
         ("log.db", 0o000, False, "may not read it"),
         ("log.db", 0o000, True, "may not read it"),
         (".", 0o555, False, "may not write the folder .*, where its WAL is kept"),

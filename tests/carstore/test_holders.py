@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from attrs import evolve
+from attrs import evolve, fields
 
 from carstore import holders
+from carstore.errors import InvalidEvent
 from carstore.holders import Holder, SystemProcesses
 
 PROCESSES = SystemProcesses()
@@ -161,3 +162,32 @@ def test_the_name_of_a_program_may_hold_anything(
     line = f"{before.partition('(')[0]}(a) Z 1 (b) ){after}"
     monkeypatch.setattr(holders, "_text_of", lambda _: line.strip())
     assert holders._started(os.getpid()) == started
+
+
+# What is written down of a holder.
+
+
+def test_a_holder_comes_back() -> None:
+    me = PROCESSES.current("me")
+    assert Holder.from_json(json.loads(json.dumps(me.to_json()))) == me
+
+
+def test_what_a_newer_program_says_besides_is_passed_over() -> None:
+    me = PROCESSES.current("me")
+    assert Holder.from_json({**me.to_json(), "container": {"id": "c"}, "": None}) == me
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Holder)])
+def test_a_field_that_is_missing_or_of_another_type_is_named(field: str) -> None:
+    known = PROCESSES.current("me").to_json()
+    without = {name: value for name, value in known.items() if name != field}
+    for data in (without, *[{**known, field: wrong} for wrong in (None, [], 1.5, True)]):
+        with pytest.raises(InvalidEvent, match=f"holder: {field}: missing") as refused:
+            Holder.from_json(data)
+        assert refused.value.code == "invalid_event"
+
+
+@pytest.mark.parametrize("data", [None, 5, "me", [], ["instance"], True])
+def test_what_is_no_object_is_no_holder(data: object) -> None:
+    with pytest.raises(InvalidEvent, match="instance, incarnation, machine"):
+        Holder.from_json(data)

@@ -248,6 +248,41 @@ def test_columns_have_their_types(file: Path, other: dict[str, Any]) -> None:
     refused(file, lambda connection: insert(connection, next_event(connection, **other)), None)
 
 
+@pytest.mark.parametrize(
+    "epoch",
+    [
+        "-1",
+        "0",
+        "3",
+        "null",
+        '"4"',
+        "4.5",
+        "[4]",
+        "{}",
+        "true",
+        "1e400",
+        "8388608",
+        f"{2**64}",
+        "NOTHING",
+    ],
+)
+def test_an_epoch_is_an_integer_larger_than_the_one_before(file: Path, epoch: str) -> None:
+    def attempt(text: str, connection: sqlite3.Connection) -> None:
+        field = "" if text == "NOTHING" else f'"epoch":{text},'
+        data = f'{{"cause":"restored",{field}"log_id":"x","origin":null}}'
+        event = next_event(connection, "log", kind="log_epoch_started", schema_version=2, data=data)
+        insert(connection, event)
+
+    if epoch == "true":  # which SQLite reads as 1
+        refused(file, partial(attempt, epoch), "epoch")
+    with attacker(file) as connection:
+        attempt("3", connection)
+    refused(file, partial(attempt, epoch), "epoch")
+    with attacker(file) as connection:
+        attempt("4", connection)
+    assert verify_file(file).problems == ()
+
+
 # Fences.
 
 

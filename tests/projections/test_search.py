@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sqlite3
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from carstore.names import RunId, StreamName, inbox_stream, lease_stream, run_le
 from carstore.redaction import Redaction
 from carstore.sqlite.verify import verify
 from projections import LAZY, ViewDamaged, catch_up, rebuild, search_hits, search_index
-from projections import search as search_module
 from projections.errors import InvalidSearch, NoFullText
 from projections.search import TAIL_EVENTS, search
 from projections.search_index import INDEX, SQL, catch_up_search, search_place, strings
@@ -33,6 +33,8 @@ from tests.projections.plausible import (
     sql,
     succeeded,
 )
+
+search_module = import_module("projections.search")  # the package has a function of this name
 
 
 async def found(store: Store, words: str | list[str], **options: Any) -> list[int]:
@@ -164,7 +166,7 @@ async def test_events_of_a_newer_carstore_are_found_too(path: Path) -> None:
 
 @in_loop
 async def test_values_beside_the_log_are_there_by_their_hash_only(path: Path) -> None:
-    redaction = Redaction(names=frozenset({"password"}), inline_bytes=100)
+    redaction = Redaction(names=("password",), inline_bytes=500)
     async with connect(path, durability="crash", redaction=redaction) as store:
         await append(store, changed("login", {"password": "swordfish", "user": "ann"}))
         await append(store, changed("large", "plankton " * 100))

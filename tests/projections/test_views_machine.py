@@ -1,12 +1,16 @@
-"""Whatever happens to a log, and in whatever order its views are read, caught up, rebuilt and
-dropped, by one process or two: stored rows, folded rows and rebuilt rows are the same."""
+"""Whatever happens to a log, and in whatever order its views are read, caught up, rebuilt, left half
+built and dropped, by one process or two, in one version or two: stored rows, folded rows and
+rebuilt rows are the same, and the plain name shows the newest version that is complete."""
 
 import asyncio
+import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -34,12 +38,19 @@ from projections import (
     scan,
     select,
 )
+from projections.errors import ViewFailed
 from projections.view import Key
 from tests.carstore.helpers import new_file, open_store
 from tests.projections.plausible import all_of, chunks, sql
+from tests.projections.versions import NEW, OLD
 
-views = st.sampled_from(VIEWS)
-lazy = st.sampled_from(LAZY)
+VERSIONS: tuple[View[Any, Any], ...] = (OLD, NEW)
+"""Two versions of a user's view, in one file."""
+
+STORED = (*LAZY, *VERSIONS)
+
+views = st.sampled_from((*VIEWS, *VERSIONS))
+lazy = st.sampled_from(STORED) | st.sampled_from(VERSIONS)
 which = st.integers(0, 1)
 
 
@@ -120,6 +131,19 @@ class ViewsMachine(RuleBasedStateMachine):
         assert (rebuilt.position, rebuilt.rows) == (len(self.log), len(folded))
         assert rebuilt.checksum == checksum(view, folded) == checksum(view, self.stored(view))
 
+    @rule(view=lazy, after=st.integers(0, 20), what=st.sampled_from([catch_up, rebuild]))
+    def leave_half_built(self, view: View[Any, Any], after: int, what: Any) -> None:
+        """As a process does that is killed, or meets an event of a newer carstore."""
+        stop = len(self.log) - after
+
+        def evolve(rows: Any, event: Any, recorded: Recorded) -> Any:
+            if recorded.position >= stop:
+                raise RuntimeError
+            return view.evolve(rows, event, recorded)
+
+        with suppress(ViewFailed):
+            self.run(what(self.stores[0], attrs.evolve(view, evolve=evolve)))
+
     @rule(view=lazy)
     def drop(self, view: View[Any, Any]) -> None:
         sql(self.path, f"DROP TABLE IF EXISTS {view.table}")
@@ -136,22 +160,47 @@ class ViewsMachine(RuleBasedStateMachine):
 
     @invariant()
     def stored_rows_are_those_of_their_position(self) -> None:
-        for view in LAZY if self.log else ():
-            found = sql(
-                self.path,
-                "SELECT position FROM view_positions WHERE name = ? AND EXISTS "
-                "(SELECT 1 FROM sqlite_master WHERE name = ?)",
-                (view.name, view.table),
-            )
-            if found:
-                folded = fold(view, self.log[: found[0][0]])
-                assert checksum(view, self.stored(view)) == checksum(view, folded)
+        tables = self.tables()
+        for view in STORED if self.log else ():
+            assert not tables.issuperset({view.table, view.building})
+            for table in tables.intersection({view.table, view.building}):
+                folded = fold(view, self.log[: self.position(view)])
+                assert checksum(view, self.stored(view, table)) == checksum(view, folded)
 
-    def stored(self, view: View[Any, Any]) -> dict[Key, Any]:
+    @invariant()
+    def the_plain_name_shows_the_newest_complete_version(self) -> None:
+        if not self.log:
+            return
+        tables = self.tables()
+        complete = [view for view in VERSIONS if view.table in tables]
+        found = sql(self.path, "SELECT sql FROM sqlite_master WHERE name = 'spent'")
+        assert found or not complete
+        for (text,) in found:
+            match = re.search(r'"(view_spent_v[12])"', text)
+            assert match is not None
+            if match[1] in tables:  # else it was dropped, and nobody was there since
+                assert match[1] == complete[-1].table
+                folded = fold(complete[-1], self.log[: self.position(complete[-1])])
+                shown = self.stored(complete[-1], "spent")
+                assert checksum(complete[-1], shown) == checksum(complete[-1], folded)
+
+    def tables(self) -> set[str]:
+        """The names of all tables of the file."""
+        found = sql(self.path, "SELECT name FROM sqlite_master WHERE type = 'table'")
+        return {name for (name,) in found}
+
+    def position(self, view: View[Any, Any]) -> int:
+        """How far a view is stored."""
+        wanted = (view.name, view.version)
+        found = "SELECT position FROM view_positions WHERE name = ? AND version = ?"
+        [(position,)] = sql(self.path, found, wanted)
+        return int(position)
+
+    def stored(self, view: View[Any, Any], table: str | None = None) -> dict[Key, Any]:
         """The rows as a stock connection reads them."""
         columns = ", ".join(column.name for column in view.columns)
         found = {}
-        for values in sql(self.path, f"SELECT {columns} FROM {view.table}"):
+        for values in sql(self.path, f"SELECT {columns} FROM {table or view.table}"):
             row = view.row(
                 **{
                     column.name: bool(value) if column.type is bool else value

@@ -30,7 +30,8 @@ CREATE TRIGGER events_insert BEFORE INSERT ON events BEGIN
                 OR (l.name IS NOT NULL AND l.token IS NULL)
             THEN RAISE(ABORT, 'carstore: not the current fencing token')
         WHEN NEW.kind = 'log_epoch_started' AND coalesce(
-                typeof(json_extract(NEW.data, '$.epoch')) <> 'integer'
+                json_type(NEW.data, '$.epoch') <> 'integer'
+                OR json_extract(NEW.data, '$.epoch') >= 8388608
                 OR json_extract(NEW.data, '$.epoch') <=
                     (SELECT coalesce(max(json_extract(data, '$.epoch')), -1) FROM events
                      WHERE kind = 'log_epoch_started'), 1)

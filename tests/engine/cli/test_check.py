@@ -1,4 +1,4 @@
-"""`carstore verify` and `rebuild`."""
+"""`carstore verify`."""
 
 import sqlite3
 
@@ -78,13 +78,3 @@ def test_a_file_too_damaged_to_open_is_checked_all_the_same(ran: Folder) -> None
     done = cli("verify", "a.db", "--json")
     assert done.code == 1
     assert done.json["problems"]
-
-
-def test_rebuilding_prints_a_checksum_for_each_view(ran: Folder) -> None:
-    found = cli("rebuild", "a.db", "--json").json
-    head = cli("head", "a.db", "--json").json["position"]
-    assert [list(one) for one in found] == [["view", "position", "rows", "checksum"]] * len(found)
-    assert {one["view"] for one in found} >= {"state", "runs", "actions", "costs", "doubts"}
-    assert {one["position"] for one in found} == {head}
-    assert cli("rebuild", "a.db", "--json").json == found
-    assert "costs" in cli("rebuild", "a.db").stdout
