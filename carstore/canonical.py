@@ -10,8 +10,9 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Callable
 from json import encoder
-from typing import Any
+from typing import Any, cast
 
 from carstore.errors import InvalidJson
 from carstore.names import Json
@@ -104,8 +105,21 @@ def loads(text: str | bytes, path: str = "$", *, max_bytes: int = MAX_BYTES) -> 
 
 
 def loads_trusted(text: str) -> Json:
-    """Parse a text that was written by `dumps`."""
-    return json.loads(text)
+    """Parse a text that was written by `dumps`: nothing stands before or after the value.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    try:
+        value, end = _scan(text, 0)  # half the time of `json.loads`, which looks for white space
+    except StopIteration as error:
+        raise ValueError(f"not JSON at character {error.value}") from None
+    if end != len(text):
+        raise ValueError(f"not JSON at character {end}: the value ends there")
+    return value
+
+
+_scan: Callable[[str, int], tuple[Json, int]] = cast(Any, json.JSONDecoder()).scan_once
 
 
 class _Refused(ValueError):

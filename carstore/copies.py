@@ -13,8 +13,9 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import BinaryIO, TypeAlias, TypeVar
 
 from carstore.clock import Clock, SystemClock
@@ -52,9 +53,8 @@ async def backup(
         CopyFailed: it could not be made, or what was copied is damaged.
         NotFound, NotADatabase, SchemaTooNew, CorruptLog: of `path`.
     """
-    origin = await _origin(path)
 
-    def work(tell: Tell) -> Copied:
+    def work(origin: str, tell: Tell) -> Copied:
         _check_differs(origin, copy)
         with _making(copy, force=force, mode=_READ_ONLY) as made:
             head = copy_pages(origin, made.part, tell)
@@ -62,7 +62,8 @@ async def backup(
             made.finish()
             return _copied(made.name, head)
 
-    return await _on_a_thread(work, progress)
+    async with _origin(path) as origin:
+        return await _on_a_thread(partial(work, origin), progress)
 
 
 async def restore(
@@ -83,15 +84,15 @@ async def restore(
         AlreadyThere: there is a file `new`.
         CopyFailed, NotFound, NotADatabase, SchemaTooNew, CorruptLog
     """
-    origin = await _origin(copy)
 
-    def make(made: Placed, tell: Tell) -> Head:
+    def make(origin: str, made: Placed, tell: Tell) -> Head:
         head = copy_pages(origin, made.part, tell)
         up_to_date(made.part)
         return head
 
-    begin = _Begin("restored", origin, open_runs, clock, processes)
-    return await _on_a_thread(lambda tell: _another(new, make, begin, tell), progress)
+    async with _origin(copy) as origin:
+        begin = _Begin("restored", origin, open_runs, clock, processes)
+        return await _on_a_thread(partial(_another, new, partial(make, origin), begin), progress)
 
 
 async def fork(
@@ -110,15 +111,15 @@ async def fork(
         NotFound: there is no such position.
         AlreadyThere, CopyFailed, NotADatabase, SchemaTooNew, CorruptLog
     """
-    origin = await _origin(path)
     if at < 1:
         raise NotFound("position", str(at), "The first one is 1.")
 
-    def make(made: Placed, tell: Tell) -> Head:
+    def make(origin: str, made: Placed, tell: Tell) -> Head:
         return copy_events(origin, made.part, at, tell)
 
-    begin = _Begin("forked", origin, open_runs, clock, processes)
-    return await _on_a_thread(lambda tell: _another(new, make, begin, tell), progress)
+    async with _origin(path) as origin:
+        begin = _Begin("forked", origin, open_runs, clock, processes)
+        return await _on_a_thread(partial(_another, new, partial(make, origin), begin), progress)
 
 
 async def export(
@@ -139,9 +140,8 @@ async def export(
         NotFound: there is no such position, or no file `path`.
         AlreadyThere, CopyFailed, NotADatabase, SchemaTooNew, CorruptLog
     """
-    origin = await _origin(path)
 
-    def work(tell: Tell) -> Copied:
+    def work(origin: str, tell: Tell) -> Copied:
         if not isinstance(file, str | os.PathLike):
             head = write_export(origin, file, at, tell)
             file.flush()
@@ -153,7 +153,8 @@ async def export(
             made.finish()
             return _copied(made.name, head)
 
-    return await _on_a_thread(work, progress)
+    async with _origin(path) as origin:
+        return await _on_a_thread(partial(work, origin), progress)
 
 
 async def import_(
@@ -184,7 +185,7 @@ async def import_(
         return read_import(Reader("standard input", file), made.part, tell)
 
     begin = _Begin("imported", source, open_runs, clock, processes)
-    return await _on_a_thread(lambda tell: _another(new, make, begin, tell), progress)
+    return await _on_a_thread(partial(_another, new, make, begin), progress)
 
 
 # --- parts ---
@@ -235,14 +236,16 @@ def _copied(name: str, head: Head, life: Life | None = None) -> Copied:
     return Copied(path=name, head=head, bytes=os.path.getsize(name), life=life)
 
 
-async def _origin(path: PathLike) -> str:
-    """The whole name of a file that can be read as a log.
+@asynccontextmanager
+async def _origin(path: PathLike) -> AsyncGenerator[str, None]:
+    """The whole name of a file that can be read as a log; open, so that nothing that reading makes
+    beside it is left there.
 
     Raises:
         NotFound, NotADatabase, SchemaTooNew, CorruptLog, ...: as `connect`.
     """
     async with connect(path, create=False, readonly=True):
-        return _absolute(path)
+        yield _absolute(path)
 
 
 def _absolute(path: PathLike) -> str:

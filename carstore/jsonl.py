@@ -2,8 +2,9 @@
 
 The first line is a header: what log this is, and the head it leads to. Then comes a line for each
 value beside the log, then one for each event, in order, with all that its hash covers; `data` is
-the text that was hashed. The last line counts them. So a file that was cut, reordered or changed
-in one character is told from a whole one without the log that it was made from.
+the text that was hashed. The last line counts them, and has the SHA-256 of all bytes before it. So
+a file that was cut, reordered or changed in one character is told from a whole one without the log
+that it was made from.
 
 What is read is trusted in nothing: the length of a line and the depth of what it holds are bounded
 before it is parsed.
@@ -11,9 +12,10 @@ before it is parsed.
 
 import json
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any, BinaryIO, cast
 
-from attrs import asdict, define, fields, frozen
+from attrs import Factory, asdict, define, fields, frozen
 
 from carstore import canonical
 from carstore.blobs import Blob, hash_of
@@ -58,34 +60,46 @@ class Header:
     hash: str
     """Of that event."""
 
-    def line(self) -> bytes:
-        return _line(asdict(self))
-
 
 _HEADER: dict[str, _Type] = {
     attribute.name: cast(type, attribute.type) for attribute in fields(Header)
 }
 _BLOB: dict[str, _Type] = {"blob": str, "nonce": str, "body": str}
-_TRAILER: dict[str, _Type] = {"events": int, "blobs": int}
+_TRAILER: dict[str, _Type] = {"events": int, "blobs": int, "sha256": str}
 
 
-def blob_line(blob: Blob) -> bytes:
-    """A value beside the log."""
-    return _line({"blob": blob.hash, "nonce": blob.nonce.hex(), "body": blob.body.decode()})
+@define
+class Writer:
+    """Writes a file from its beginning to its end."""
 
+    _file: BinaryIO
+    _events: int = 0
+    _blobs: int = 0
+    _digest: Any = Factory(sha256)
 
-def event_line(recorded: Recorded) -> bytes:
-    """An event, with all its columns."""
-    return _line(recorded._asdict())
+    def header(self, header: Header) -> None:
+        """The first line."""
+        self._write(asdict(header))
 
+    def blob(self, blob: Blob) -> None:
+        """A value beside the log."""
+        self._blobs += 1
+        self._write({"blob": blob.hash, "nonce": blob.nonce.hex(), "body": blob.body.decode()})
 
-def trailer_line(events: int, blobs: int) -> bytes:
-    """The last line."""
-    return _line({"events": events, "blobs": blobs})
+    def event(self, recorded: Recorded) -> None:
+        """An event, with all its columns."""
+        self._events += 1
+        self._write(recorded._asdict())
 
+    def end(self) -> None:
+        """The last line."""
+        digest = self._digest.hexdigest()
+        self._write({"events": self._events, "blobs": self._blobs, "sha256": digest})
 
-def _line(document: Json) -> bytes:
-    return f"{_to_text(document)}\n".encode()
+    def _write(self, document: Json) -> None:
+        line = f"{_to_text(document)}\n".encode()
+        self._digest.update(line)
+        self._file.write(line)
 
 
 def chained(recorded: Recorded) -> bool:
@@ -123,6 +137,9 @@ class Reader:
     head: Head = _BEGINNING
     """The event that was read last."""
     blobs: int = 0
+    _digest: Any = Factory(sha256)
+    """Of all lines before the last one that was read."""
+    _line: bytes = b""
 
     def header(self) -> Header:
         """The first line.
@@ -166,7 +183,8 @@ class Reader:
 
     def _next(self) -> Json:
         self.number += 1
-        line = self._file.readline(MAX_LINE_BYTES + 1)
+        self._digest.update(self._line)
+        line = self._line = self._file.readline(MAX_LINE_BYTES + 1)
         if len(line) > MAX_LINE_BYTES:
             raise self.wrong(f"longer than {MAX_LINE_BYTES:,} bytes")
         if not line.endswith(b"\n"):
@@ -227,6 +245,8 @@ class Reader:
         for name, read in (("events", self.head.position), ("blobs", self.blobs)):
             if counted[name] != read:
                 raise self.wrong(f"{counted[name]:,} {name} were written, but {read:,} are here")
+        if counted["sha256"] != self._digest.hexdigest():
+            raise self.wrong("the lines before are not those that were written")
         if self.head != (header.position, header.hash):
             raise self.wrong(
                 f"the events end with {self.head.position} {self.head.hash}, which is not the head "
@@ -237,4 +257,4 @@ class Reader:
             raise self.wrong("there is more after the last line")
 
 
-__all__ = ["FORMAT", "Header", "Reader", "blob_line", "chained", "event_line", "trailer_line"]
+__all__ = ["FORMAT", "Header", "Reader", "Writer", "chained"]

@@ -60,7 +60,7 @@ def fetched(rows, position):
 def opened(path):
     """A connection that cannot write. Where there is no room for the shared memory of a WAL, a file
     without a WAL is read as it stands."""
-    uri = f"file:{urllib.parse.quote(os.path.abspath(path))}?mode=ro"
+    uri = f"file:{urllib.parse.quote(os.fsencode(os.path.abspath(path)))}?mode=ro"
     if not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
         uri += "" if os.path.exists(path + "-wal") else "&immutable=1"
     return sqlite3.connect(uri, uri=True)

@@ -162,9 +162,18 @@ def load_tools(spec: str) -> Tools:
         module = _import_module(spec)
     tools = Tools(value for value in vars(module).values() if isinstance(value, Tool))
     if not len(tools):
-        raise InvalidTool("", "no tools in it. Write @tool above its functions", spec)
+        raise InvalidTool("", _no_tools_in(module, spec), spec)
     tools.check_compensations()
     return tools
+
+
+def _no_tools_in(module: ModuleType, spec: str) -> str:
+    """What to say of a module without tools. A name may have found another one than was meant."""
+    what = "no tools in it. Write @tool above its functions"
+    if module.__name__ != spec:
+        return what
+    found = getattr(module, "__file__", None) or "a part of Python itself"
+    return f"this module ({found}) has {what}, or name a file: --tools FILE.py"
 
 
 def _tool_of(item: Any) -> Tool:

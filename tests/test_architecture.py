@@ -24,7 +24,7 @@ WALL_CLOCKS = {
     ("date", "today"),
 }
 
-TEST_FOLDERS_OF_THEIR_OWN = {"docs", "proofs", "benchmarks"}
+TEST_FOLDERS_OF_THEIR_OWN = {"docs", "golden", "proofs", "benchmarks"}
 """What is tested there is no package of the distribution."""
 
 MODULES = sorted(path for package in BELOW for path in (ROOT / package).rglob("*.py"))

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from typing import Any, TypeAlias
 from urllib.parse import quote as quote_uri
 
-from carstore.errors import CopyFailed, NotFound
+from carstore.errors import CopyFailed, NotFound, UnknownEvent
 from carstore.log import Head
 from carstore.names import Position
 from carstore.sqlite.life import COPIES, begin_life, referred_blobs
@@ -103,6 +103,7 @@ def check(part: str, name: str, origin: str, head: Head, tell: Tell) -> None:
 
     Raises:
         CopyFailed: it is not what it should be.
+        UnknownEvent: whether it is cannot be told by this program.
     """
 
     def progress(position: int, last: int) -> None:
@@ -112,12 +113,20 @@ def check(part: str, name: str, origin: str, head: Head, tell: Tell) -> None:
     if found.ok:
         return
     first = found.problems[0]
+    if first.code == UnknownEvent.code and first.position is not None:
+        raise _unknown(part, first.position)
     at = "" if first.position is None else f" at position {first.position}"
     raise CopyFailed(
         name,
         f"what was copied from {origin} is damaged{at} ({first.code}: {first.message})",
         f"Run `carstore verify` on {origin}.",
     )
+
+
+def _unknown(part: str, position: int) -> UnknownEvent:
+    with reading(part) as connection:
+        kind, version = connection.execute(COPIES["kind_at"], (position,)).fetchone()
+    return UnknownEvent(kind, version, Position(position))
 
 
 @contextmanager

@@ -63,3 +63,6 @@ SELECT max(position) FROM events;
 
 -- name: stream_id
 SELECT stream_id FROM streams WHERE name = ?;
+
+-- name: kind_at
+SELECT kind, schema_version FROM events WHERE position = ?;

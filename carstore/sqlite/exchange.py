@@ -11,7 +11,7 @@ from attrs import Factory, define
 from carstore.blobs import Blob
 from carstore.chain import GENESIS
 from carstore.errors import CorruptLog, NotFound
-from carstore.jsonl import FORMAT, Header, Reader, blob_line, chained, event_line, trailer_line
+from carstore.jsonl import FORMAT, Header, Reader, Writer, chained
 from carstore.log import Head, Recorded
 from carstore.names import Position, StreamName, lease_of
 from carstore.sqlite.copies import Tell, new_file, reading
@@ -41,11 +41,11 @@ def write_export(origin: str, file: BinaryIO, at: int | None, tell: Tell) -> Hea
         sqlite3.Error, OSError
     """
     with reading(origin) as connection:
-        header = _header(connection, origin, at)
-        file.write(header.line())
-        blobs = _write_blobs(connection, file, header.position)
-        last = _write_events(connection, file, origin, header, tell)
-        file.write(trailer_line(last.position, blobs))
+        header, writer = _header(connection, origin, at), Writer(file)
+        writer.header(header)
+        _write_blobs(connection, writer, header.position)
+        last = _write_events(connection, writer, origin, header, tell)
+        writer.end()
         return last
 
 
@@ -66,19 +66,17 @@ def _header(connection: sqlite3.Connection, origin: str, at: int | None) -> Head
     )
 
 
-def _write_blobs(connection: sqlite3.Connection, file: BinaryIO, until: int) -> int:
+def _write_blobs(connection: sqlite3.Connection, writer: Writer, until: int) -> None:
     if not has_blobs(connection):
-        return 0
-    count, wanted = 0, json.dumps(sorted(referred_blobs(connection, until)))
+        return
+    wanted = json.dumps(sorted(referred_blobs(connection, until)))
     with closing(connection.execute(COPIES["blobs_of"], (wanted,))) as rows:
         for row in rows:
-            file.write(blob_line(Blob(*row)))
-            count += 1
-    return count
+            writer.blob(Blob(*row))
 
 
 def _write_events(
-    connection: sqlite3.Connection, file: BinaryIO, origin: str, header: Header, tell: Tell
+    connection: sqlite3.Connection, writer: Writer, origin: str, header: Header, tell: Tell
 ) -> Head:
     last = Head(Position(0), GENESIS)
     while last.position < header.position:
@@ -89,7 +87,7 @@ def _write_events(
                 chained(recorded)
             ):
                 raise CorruptLog(origin, "the chain of hashes is broken", recorded.position)
-            file.write(event_line(recorded))
+            writer.event(recorded)
             last = Head(recorded.position, recorded.hash)
         if not rows:
             missing = Position(last.position + 1)

@@ -5,7 +5,6 @@ is where they all lead, to be read by people; a test compares the two.
 """
 
 import sqlite3
-from functools import partial
 from pathlib import Path
 
 from carstore.sqlite.statements import split
@@ -28,13 +27,16 @@ def migrate(connection: sqlite3.Connection) -> None:
     # Imported here, since it costs more than opening a file that needs nothing done.
     from sqlite_utils import Database, Migrations
 
-    def follow(db: Database, number: int) -> None:
-        for statement in change(number):
-            db.conn.execute(statement)
-
     migrations = Migrations("carstore")
+
+    def register(number: int) -> None:
+        @migrations(name=str(number))
+        def follow(db: Database) -> None:
+            for statement in change(number):
+                db.conn.execute(statement)
+
     for number in range(1, SCHEMA + 1):
-        migrations(name=str(number))(partial(follow, number=number))
+        register(number)
     migrations.apply(Database(connection, recursive_triggers=False))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA}")

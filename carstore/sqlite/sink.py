@@ -94,11 +94,7 @@ async def open_sink(path: str | os.PathLike[str], *, log: str) -> SqliteSink:
         NotFound: there is no such folder.
         Busy, ReadOnly, NotADatabase, DiskFull, StoreFailed
     """
-    name = os.path.abspath(path)
-    if os.path.realpath(name) == os.path.realpath(log):
-        raise ValueError(f"{name} is the log itself; a consumer keeps its rows in another file")
-    if not os.path.isdir(os.path.dirname(name)):
-        raise NotFound("folder", os.path.dirname(name), f"Make it before opening {name}.")
+    name = _checked(path, log)
     uri = f"file:{quote_uri(name)}?mode=rwc"
     try:
         connection = await open_connection(uri, BUSY_TIMEOUT_MS, _SinkConnection)
@@ -111,6 +107,16 @@ async def open_sink(path: str | os.PathLike[str], *, log: str) -> SqliteSink:
         await sink.close()
         raise
     return sink
+
+
+def _checked(path: str | os.PathLike[str], log: str) -> str:
+    name = os.path.abspath(path)
+    if os.path.realpath(name) == os.path.realpath(log):
+        raise ValueError(f"{name} is the log itself; a consumer keeps its rows in another file")
+    folder = os.path.dirname(name)
+    if not os.path.isdir(folder):
+        raise NotFound("folder", folder, f"Make it before opening {name}.")
+    return name
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -136,7 +142,7 @@ def _apply(
     apply: Apply,
     seen: Cursor | None,
     to: Cursor,
-) -> Cursor | None | _Raised:
+) -> Cursor | _Raised | None:
     connection.execute(f"{_OURS}BEGIN IMMEDIATE")
     try:
         found = _load(connection, consumer)

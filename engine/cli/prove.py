@@ -1,20 +1,17 @@
 """`carstore prove`: try to break every promise, and say what came of it."""
 
 import random
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from attrs import define
 
-from carstore.names import Json
 from engine.cli.errors import BadUsage, Interrupted
 from engine.cli.exits import Exit
 from engine.cli.options import json_option
-from engine.cli.screen import print_json, say, table, text, write
+from engine.cli.screen import print_json, say
+from engine.cli.told import Live, noticed, tell, tell_own, to_json, word
 
 if TYPE_CHECKING:
     from engine.prove.conduct import Attempted, Conducted
@@ -24,12 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["prove"]
 
 MAX_KILLS = 1_000_000
-
-SAY_SECONDS = 10.0
-"""How often a proof says what it is at, where there is no terminal."""
-
-MAX_TOLD = 20
-"""Broken promises of one proof that are told; each is the same mistake again, most likely."""
 
 
 @click.command()
@@ -102,11 +93,11 @@ def prove(
 
         Path(report).write_text(page(conducted, attempted, scale, drawn), encoding="utf-8")
     if as_json:
-        print_json(_json(conducted, attempted, scale, drawn))
+        print_json(to_json(conducted, attempted, scale, drawn))
     elif own is not None:
-        _tell_own(conducted[0])
+        tell_own(conducted[0])
     else:
-        _tell(conducted, attempted)
+        tell(conducted, attempted)
     held = not any(one.outcome.broken for one in conducted)
     return Exit.DONE if held and not any(one.missed for one in attempted) else Exit.FAILED
 
@@ -182,7 +173,9 @@ def _check_writable(report: str | None) -> None:
 # --- the work ---
 
 
-def _conducted(chosen: "Sequence[Proof]", scale: "Scale", seed: int, live: "Live") -> "list[Conducted]":
+def _conducted(
+    chosen: "Sequence[Proof]", scale: "Scale", seed: int, live: "Live"
+) -> "list[Conducted]":
     from engine.prove.conduct import conduct
 
     found = []
@@ -190,7 +183,7 @@ def _conducted(chosen: "Sequence[Proof]", scale: "Scale", seed: int, live: "Live
         live.begin(proof.name)
         one = conduct(proof, scale, seed, live)
         found.append(one)
-        live.end(f"{proof.name}: {_word(one)} ({one.outcome.seconds:,.1f} s)")
+        live.end(f"{proof.name}: {word(one)} ({one.outcome.seconds:,.1f} s)")
     return found
 
 
@@ -206,138 +199,5 @@ def _attempted(chosen: "Sequence[Proof]", seed: int, live: "Live") -> "list[Atte
         live.begin(f"broken on purpose: {breakage.name}")
         one = attempt(breakage, by_name, seed, live)
         found.append(one)
-        live.end(f"broken on purpose: {breakage.name}: {_noticed(one)}")
+        live.end(f"broken on purpose: {breakage.name}: {noticed(one)}")
     return found
-
-
-# --- telling ---
-
-
-def _word(one: "Conducted") -> str:
-    if one.outcome.skipped is not None:
-        return "skipped"
-    return "holds" if one.outcome.holds else "BROKEN"
-
-
-def _noticed(one: "Attempted") -> str:
-    if one.skipped is not None:
-        return "skipped"
-    return "NOT NOTICED" if one.missed else "noticed"
-
-
-def _tell(conducted: "Sequence[Conducted]", attempted: "Sequence[Attempted]") -> None:
-    from engine.prove.report import done
-
-    rows = [
-        [text(one.proof.name), text(_word(one)), text(one.proof.promise), text(done(one))]
-        for one in conducted
-    ]
-    table(("PROOF", "HOLDS", "PROMISE", "WHAT WAS DONE"), rows)
-    for one in conducted:
-        _tell_broken(one)
-    if attempted:
-        write("")
-        write("Can the proofs fail? Each promise, broken on purpose:")
-        lines = [
-            [
-                text(one.breakage.name),
-                text(_noticed(one)),
-                text(one.breakage.caught_by),
-                text((one.found or one.skipped or "")[:100]),
-            ]
-            for one in attempted
-        ]
-        table(("BROKEN", "WAS", "BY", "AS"), lines)
-
-
-def _tell_own(one: "Conducted") -> None:
-    from engine.prove.report import figure_text
-
-    rows = [[text(name), text(figure_text(value))] for name, value in one.outcome.figures.items()]
-    table(("WHAT", ">FIGURE"), rows)
-    for line in one.outcome.notes:
-        write(line)
-    _tell_broken(one)
-    if one.outcome.holds:
-        write(f"Holds: {one.proof.promise}")
-
-
-def _tell_broken(one: "Conducted") -> None:
-    for line in list(one.outcome.broken)[:MAX_TOLD]:
-        write(f"BROKEN: {one.proof.name}: {line}")
-    if one.kept is not None:
-        write(f"The files are kept in {one.kept}")
-
-
-def _json(
-    conducted: "Sequence[Conducted]", attempted: "Sequence[Attempted]", scale: str, seed: int
-) -> Json:
-    from engine.prove.report import machine
-
-    return {
-        "ok": not any(one.outcome.broken for one in conducted)
-        and not any(one.missed for one in attempted),
-        "scale": scale,
-        "seed": seed,
-        "machine": machine(),
-        "proofs": [
-            {
-                "name": one.proof.name,
-                "promise": one.proof.promise,
-                "holds": None if one.outcome.skipped else not one.outcome.broken,
-                "skipped": one.outcome.skipped,
-                "figures": dict(one.outcome.figures),
-                "broken": list(one.outcome.broken),
-                "notes": list(one.outcome.notes),
-                "seconds": round(one.outcome.seconds, 3),
-                "kept": None if one.kept is None else str(one.kept),
-            }
-            for one in conducted
-        ],
-        "broken_on_purpose": [
-            {
-                "name": one.breakage.name,
-                "what": one.breakage.what,
-                "by": one.breakage.caught_by,
-                "noticed": None if one.skipped else not one.missed,
-                "found": one.found,
-            }
-            for one in attempted
-        ],
-    }
-
-
-@define
-class Live:
-    """Says on standard error what a proof is at; on a terminal, in one line."""
-
-    _said_at: float = 0.0
-    _open: bool = False
-
-    def begin(self, what: str) -> None:
-        self._said_at = time.monotonic()
-        if sys.stderr.isatty():
-            self._line(what)
-
-    def __call__(self, what: str) -> None:
-        now = time.monotonic()
-        if sys.stderr.isatty():
-            if now - self._said_at >= 0.1:
-                self._said_at = now
-                self._line(what)
-        elif now - self._said_at >= SAY_SECONDS:
-            self._said_at = now
-            say(what)
-
-    def end(self, said: str = "") -> None:
-        """Finish the line, and say how it went."""
-        if self._open:
-            sys.stderr.write("\r\x1b[K")
-            self._open = False
-        if said:
-            say(said)
-
-    def _line(self, what: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{what}")
-        sys.stderr.flush()
-        self._open = True

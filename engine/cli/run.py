@@ -89,9 +89,7 @@ def run(
     proposal = parse_proposal(read_plan(plan))
     with tools_print_to_stderr():
         table = load_tools(tools) if tools is not None else _no_tools(proposal)
-        work = _Work(database, proposal, name, tools, table, watcher(quiet=quiet))
-        if not quiet:
-            say(f"Run {name}. If it is stopped: {work.resume}")
+        work = _Work(database, proposal, name, tools, table, watcher(quiet=quiet), quiet=quiet)
         result = run_stoppable(
             work.execute(
                 durability=durability,
@@ -121,12 +119,15 @@ class _Work:
         tools: str | None,
         table: Tools,
         watching: Watcher,
+        *,
+        quiet: bool,
     ) -> None:
         self.path = path
         self.proposal = proposal
         self.run_id = run_id
         self.table = table
         self.watching = watching
+        self.quiet = quiet
         self.resume = resume_command(path, run_id, tools)
 
     async def execute(
@@ -147,6 +148,8 @@ class _Work:
                 concurrency=concurrency,
                 on_doubt=on_doubt,
             )
+            if not self.quiet:
+                say(f"Run {self.run_id}. If it is stopped: {self.resume}")
             try:
                 async with self.watching:
                     return await runtime.execute(

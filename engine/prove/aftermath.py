@@ -30,9 +30,7 @@ async def faults(store: Store) -> list[str]:
 
 async def view_faults(store: Store) -> list[str]:
     """Every view, stored and brought up to date, against one made anew from the log."""
-    found = [
-        difference.message for view in VIEWS for difference in await compare(store, view)
-    ]
+    found = [difference.message for view in VIEWS for difference in await compare(store, view)]
     for view in LAZY:
         found += await _rebuilt(store, view)
     return found

@@ -1,13 +1,14 @@
 """All proofs, in the order in which they are told."""
 
 from engine.prove.clock_steps import CLOCK_STEPS
-from engine.prove.contention import MANY_WRITERS, STOPPED
 from engine.prove.disk import DISK_PROOFS
 from engine.prove.flips import FLIPS
 from engine.prove.kills import kills_proof
+from engine.prove.many_writers import MANY_WRITERS
 from engine.prove.proof import Proof
 from engine.prove.restart import RESTART
 from engine.prove.rules import RULES
+from engine.prove.stopped import STOPPED
 
 __all__ = ["proofs"]
 

@@ -15,6 +15,7 @@ from carstore.sqlite.verify import verify_file
 from engine.context import ToolContext
 from engine.declare import tool
 from engine.ir import Action, Proposal
+from engine.prove.outside import SQL, connected
 from engine.prove.people import opened
 from engine.prove.proof import Outcome, Progress, Proof, Scale, by_scale
 from engine.runtime import Runtime
@@ -25,13 +26,6 @@ RUNS = 6
 """Runs in the file whose bits are flipped: some tens of kilobytes."""
 
 MAX_BROKEN = 10
-
-_EVENTS = """
-    SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e.run_id, e.scope,
-        e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
-    FROM events AS e LEFT JOIN streams AS s ON s.stream_id = e.stream_id
-    ORDER BY e.position
-"""
 
 _Rows = list[tuple[Any, ...]]
 
@@ -71,7 +65,9 @@ def _flips(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
             "events in it": len(expected),
             "bits flipped, one at a time": counts.flips,
             "of them changed or dropped an event": counts.changed,
-            "of these at the first bad position": counts.changed - counts.unreadable - len(counts.broken),
+            "of these at the first bad position": counts.changed
+            - counts.unreadable
+            - len(counts.broken),
             "of these where SQLite stops reading": counts.unreadable,
             "other damage reported": counts.elsewhere,
         },
@@ -92,7 +88,9 @@ async def _filled(path: Path) -> None:
         runtime = Runtime(store, [add])
         for n in range(RUNS):
             actions = [
-                Action(id=f"a{i}", tool="add", parameters={"n": n + i}, expected_effects={f"k{i}": n})
+                Action(
+                    id=f"a{i}", tool="add", parameters={"n": n + i}, expected_effects={f"k{i}": n}
+                )
                 for i in range(3)
             ]
             await runtime.execute(Proposal(id=f"p{n}", actions=actions), run_id=f"r{n}")
@@ -114,9 +112,9 @@ def _flip(path: Path, whole: bytes, bit: int, *, back: bool = False) -> None:
 def _rows(path: Path) -> tuple[_Rows, bool]:
     """The events as SQLite alone reads them, and whether all could be read."""
     rows: _Rows = []
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    connection = connected(path)
     try:
-        for row in connection.execute(_EVENTS):
+        for row in connection.execute(SQL["everything"]):
             rows.append(row)
     except (sqlite3.Error, UnicodeError):
         return rows, False

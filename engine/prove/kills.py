@@ -3,7 +3,6 @@
 import asyncio
 import random
 import shutil
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from attrs import define, field
 from engine.prove.broken import in_force
 from engine.prove.family import Child, Family, kill, wait_until
 from engine.prove.ledger import Ledger
+from engine.prove.outside import SQL, looking
 from engine.prove.proof import Figure, Outcome, Progress, Proof, Scale, by_scale
 from engine.prove.workload import SHAPES, Place, main, notes
 
@@ -114,7 +114,7 @@ def campaign(
     seed: int = 0,
     runs: int = RUNS,
     most_seconds: float = 3600,
-    progress: Callable[[Figures], None] = lambda figures: None,
+    progress: Callable[[Figures], None] = lambda _: None,
 ) -> Figures:
     """Kill processes until `kills` are dead and all their runs are over; stop at a broken promise.
 
@@ -213,11 +213,7 @@ def _events(place: Place, kind: str) -> list[Any]:
     """The runs of all events of a kind."""
     if not place.database.exists():
         return []
-    log = sqlite3.connect(f"file:{place.database}?mode=ro", uri=True)
-    try:
-        found = log.execute("SELECT run_id FROM events WHERE kind = ?", (kind,))
-        return [run for (run,) in found]
-    except sqlite3.OperationalError:
-        return []  # it was killed before it had made the schema
-    finally:
-        log.close()
+    with looking(place.database) as log:
+        if not log.execute(SQL["is_made"]).fetchone():
+            return []  # it was killed before it had made the schema
+        return [run for (run,) in log.execute(SQL["runs_of_kind"], (kind,))]

@@ -16,6 +16,7 @@ from carstore import connect
 from carstore.names import MAIN_SCOPE
 from carstore.sqlite.verify import verify
 from engine.prove.aftermath import view_faults
+from engine.prove.outside import SQL, looking
 from engine.prove.workload import Place, expected_of, notes
 
 _MAX_UNTOLD = 4
@@ -48,28 +49,20 @@ class Ledger:
         """Everything that can be said while all processes are dead."""
         if not self.place.database.exists():
             return
-        log = sqlite3.connect(f"file:{self.place.database}?mode=ro", uri=True)
-        try:
-            if log.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
+        with looking(self.place.database) as log:
+            if log.execute(SQL["is_made"]).fetchone():
                 self._check_order(log)
                 self._check_acknowledged(log)
-        finally:
-            log.close()
         self._check_calls()
 
     def _check_order(self, log: sqlite3.Connection) -> None:
-        count, last = log.execute(
-            "SELECT count(*), coalesce(max(position), 0) FROM events"
-        ).fetchone()
+        count, last = log.execute(SQL["extent"]).fetchone()
         if count != last:
             self.fail("gap", f"{count} events up to position {last}")
-        before = log.execute("SELECT hash FROM events WHERE position = ?", (self.head,)).fetchone()
+        before = log.execute(SQL["hash_at"], (self.head,)).fetchone()
         if self.head and before != (self.hash,):
             self.fail("lost", f"event {self.head} was there before the kill and is not the same")
-        after = log.execute(
-            "SELECT position, prev_hash, hash FROM events WHERE position >= ? ORDER BY position",
-            (self.head,),
-        ).fetchall()
+        after = log.execute(SQL["links_from"], (self.head,)).fetchall()
         for (_, _, digest), (position, prev, _) in itertools.pairwise(after):
             if prev != digest:
                 self.fail("gap", f"event {position} does not continue the one before")
@@ -78,10 +71,7 @@ class Ledger:
         told = notes(self.place.acks)[self.lines :]
         self.lines += len(told)
         asked = {one["asked"]: one for one in told if "asked" in one}
-        rows = log.execute(
-            "SELECT position, run_id, kind FROM events WHERE position > ? ORDER BY position",
-            (self.head,),
-        ).fetchall()
+        rows = log.execute(SQL["kinds_after"], (self.head,)).fetchall()
         kinds = {position: kind for position, _, kind in rows}
         runs = {position: run for position, run, _ in rows}
         for one in told:
@@ -102,8 +92,7 @@ class Ledger:
                 self._check_whole(
                     run, tail, [o["kinds"] for o in asked.values() if o["run"] == run]
                 )
-        newest = log.execute("SELECT position, hash FROM events ORDER BY position DESC LIMIT 1")
-        self.head, self.hash = newest.fetchone() or (0, "")
+        self.head, self.hash = log.execute(SQL["newest"]).fetchone() or (0, "")
 
     def _check_whole(self, run: str, tail: list[str], untold: list[list[str]]) -> None:
         """What was not acknowledged is there as a whole, or not at all."""

@@ -29,12 +29,6 @@ WAITS = 3
 
 _CONTEXT = "carstore_prove_context"
 
-_HISTORY = """
-    SELECT kind, json_extract(data, '$.attempt') FROM events
-    WHERE stream_id = (SELECT stream_id FROM streams WHERE name = ?)
-      AND json_extract(data, '$.action_id') = ?
-"""
-
 
 def watched(tool: Tool, place: Place) -> Tool:
     """`tool`, but each of its calls is noted before it begins."""
@@ -59,11 +53,11 @@ def watched(tool: Tool, place: Place) -> Tool:
 
 
 def _note_call(place: Place, tool: Tool, context: ToolContext) -> None:
-    [[epoch]] = place.look("SELECT data FROM events WHERE position = 1", ())
+    [[epoch]] = place.look("first_data")
     of = [canonical.loads(epoch)["log_id"], context.run_id, context.action_id]
     undo = context.idempotency_key == canonical.digest([*of, "undo"])
     family = "compensation" if undo else "action"
-    history = place.look(_HISTORY, (f"run/{context.run_id}", context.action_id))
+    history = place.look("action_history", f"run/{context.run_id}", context.action_id)
     note(
         place.journal,
         run=context.run_id,

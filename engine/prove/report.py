@@ -27,7 +27,8 @@ _HEADLINES = (
     (
         "many writers",
         "**Shared**: {processes} processes appending to one file: {acknowledged appends lost} of"
-        " {appends acknowledged} appends lost, {failures without a reason} failed without a reason.",
+        " {appends acknowledged} appends lost, {failures without a reason}"
+        " failures without a reason.",
     ),
     (
         "stopped processes",
@@ -59,8 +60,8 @@ def page(
     parts = [
         "# Proofs",
         "Made by `carstore prove --report`; do not edit. What each promise means stands in"
-        " [guarantees.md](guarantees.md), and how to run the proofs yourself, also on your own plan,"
-        " in [cli.md](cli.md#carstore-prove).",
+        " [guarantees.md](guarantees.md); how to run the proofs yourself, also on your own plan, in"
+        " [cli.md](cli.md#carstore-prove).",
         f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
         f"{BEGIN}\n{headlines(conducted)}\n{END}",
         "| proof | promise | what was done | holds |\n|---|---|---|---|\n" + "\n".join(rows),

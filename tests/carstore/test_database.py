@@ -364,7 +364,8 @@ async def test_a_file_in_a_place_that_cannot_be_written_is_read(shelf: Path) -> 
                 await store.log.append(step())
         assert verify_file(path).ok
         with pytest.raises(CannotOpen, match="read-only"):
-            await connect(path)
+            async with connect(path):
+                pass
         with pytest.raises(CannotOpen, match=f"may not write the folder {shelf}"):
             await connect(shelf / "new.db")
     assert [file.name for file in shelf.iterdir()] == ["log.db"]
@@ -373,9 +374,9 @@ async def test_a_file_in_a_place_that_cannot_be_written_is_read(shelf: Path) -> 
 @pytest.mark.parametrize(
     ("file", "mode", "readonly", "reason"),
     [
-        ("log.db", 0o464, False, "may not write it"),
-        ("log.db", 0o000, False, "may not read it"),
-        ("log.db", 0o000, True, "may not read it"),
+        ("log.db", 0o446, False, "may not write it"),
+        ("log.db", 0o006, False, "may not read it"),
+        ("log.db", 0o006, True, "may not read it"),
         (".", 0o555, False, "may not write the folder .*, where its WAL is kept"),
         ("log.db-wal", 0o000, True, "may not read .*log.db-wal"),
         ("log.db-wal", 0o444, False, "may not write .*log.db-wal"),
@@ -398,7 +399,8 @@ async def test_whoever_lacks_a_right_is_told_which(
         each.chmod(0o777)
     (shelf / file).chmod(mode)
     with somebody(), pytest.raises(CannotOpen, match=reason) as refused:
-        await connect(path, readonly=readonly)
+        async with connect(path, readonly=readonly):
+            pass
     assert refused.value.where == str(path)
     assert "has stopped" not in refused.value.message
 

@@ -515,6 +515,23 @@ def test_files_that_cannot_be_used_say_where(folder: Path, text: str, said: str)
         sys.modules.pop("t_broken", None)
 
 
+@pytest.mark.parametrize("name", ["json", "sys", "m_without_tools"])
+def test_a_module_without_tools_is_named_with_its_file(folder: Path, name: str) -> None:
+    """The name may have found another module than was meant."""
+    write(folder / "m_without_tools.py", "x = 1\n")
+    with pytest.raises(InvalidTool) as caught:
+        load_tools(name)
+    assert caught.value.message.startswith(f"{name}: this module (")
+    where = {
+        "json": json.__file__,
+        "sys": "a part of Python itself",
+        "m_without_tools": str(folder / "m_without_tools.py"),
+    }
+    assert f"({where[name]}) has no tools in it" in caught.value.message
+    assert caught.value.message.endswith("name a file: --tools FILE.py")
+    sys.modules.pop("m_without_tools", None)
+
+
 def test_declaring_tools_with_hints_costs_no_import() -> None:
     program = (
         "import sys; from engine.tools import tool\n"

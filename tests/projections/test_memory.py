@@ -62,7 +62,7 @@ def test_a_row_under_the_key_of_another_is_refused() -> None:
     careless = attrs.evolve(
         COSTS, evolve=lambda rows, event, _: {(event.agent,): Cost(agent="somebody else")}
     )
-    with pytest.raises(ViewFailed, match="event 1, of kind inference_metered.*does not name"):
+    with pytest.raises(ViewFailed, match=r"event 1, of kind inference_metered.*does not name"):
         fold(careless, record(metered()))
 
 

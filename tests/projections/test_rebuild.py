@@ -101,13 +101,29 @@ async def test_what_is_appended_meanwhile_is_not_lost(
 ) -> None:
     monkeypatch.setattr(scan, "PAGE_EVENTS", 10)
     async with open_store(path) as store, open_store(path) as other:
+        positions = []
 
         async def write() -> None:
             for number in range(40):
-                await append(other, metered(cost_micros=1), changed(f"k{number % 5}", number))
+                await append(
+                    other, *[metered(cost_micros=1)] * 15, changed(f"k{number % 5}", number)
+                )
                 await rows(other, COSTS)
 
-        await asyncio.gather(write(), *[rebuild(store, view) for view in (COSTS, STATE)])
+        async def again(view: View[Any, Any]) -> None:
+            for _ in range(5):
+                await rebuild(store, view)
+
+        async def look() -> None:
+            while True:
+                found = "SELECT position FROM view_positions WHERE name = 'costs'"
+                positions.extend(sql(path, found))
+                await asyncio.sleep(0)
+
+        looking = asyncio.create_task(look())
+        await asyncio.gather(write(), *[again(view) for view in (COSTS, STATE)])
+        looking.cancel()
+        assert positions == sorted(positions), "what people see went back"
         log = await all_of(store)
         views: list[View[Any, Any]] = [COSTS, STATE]
         for view in views:

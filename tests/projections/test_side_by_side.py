@@ -25,7 +25,9 @@ EVENTS = 250
 
 
 @contextmanager
-def program(path: Path, version: int, what: str, pause_ms: float) -> Iterator[subprocess.Popen[str]]:
+def program(
+    path: Path, version: int, what: str, pause_ms: float
+) -> Iterator[subprocess.Popen[str]]:
     """A process of its own; killed at the end, which it does not foresee."""
     with subprocess.Popen(
         [
@@ -58,9 +60,7 @@ class Look:
     def __init__(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN")
         try:
-            self.tables = {
-                name for (name,) in connection.execute("SELECT name FROM sqlite_master")
-            }
+            self.tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
             self.positions = dict(
                 connection.execute("SELECT version, position FROM view_positions").fetchall()
             )

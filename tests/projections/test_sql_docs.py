@@ -1,7 +1,6 @@
 """Each query of docs/sql.md, run by a program that has never heard of carstore."""
 
 import json
-import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from projections import (
     why,
 )
 from tests.carstore.helpers import in_loop, open_store
+from tests.projections.audits import AUDITS
 from tests.projections.plausible import (
     all_of,
     append,
@@ -37,14 +37,9 @@ from tests.projections.plausible import (
     sql,
     succeeded,
 )
+from tests.projections.sql_page import PAGE, QUERIES
 
 MAIN = Scope("main")
-PAGE = Path(__file__).parents[2] / "docs" / "sql.md"
-
-QUERIES: dict[str, str] = dict(
-    re.findall(r"^## ([^\n]+)\n(?:(?!^## ).*?\n)*?```sql\n(.*?)```", PAGE.read_text(), re.M | re.S)
-)
-
 FIRST: list[Event] = [
     received("a1", "a2", source="critic"),
     executing("a1"),
@@ -198,7 +193,7 @@ CHECKS: dict[str, tuple[Api, Shape, Shape]] = {
 
 
 def test_every_query_of_the_page_is_checked() -> None:
-    assert QUERIES.keys() == CHECKS.keys()
+    assert QUERIES.keys() == CHECKS.keys() | {title for title, _ in AUDITS}
     assert PAGE.read_text().count("```sql") == len(QUERIES)
 
 

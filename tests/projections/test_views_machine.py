@@ -41,13 +41,15 @@ from projections import (
 from projections.errors import ViewFailed
 from projections.view import Key
 from tests.carstore.helpers import new_file, open_store
-from tests.projections.plausible import all_of, chunks, sql
+from tests.projections.plausible import all_of, append, chunks, metered, sql
 from tests.projections.versions import NEW, OLD
 
 VERSIONS: tuple[View[Any, Any], ...] = (OLD, NEW)
 """Two versions of a user's view, in one file."""
 
 STORED = (*LAZY, *VERSIONS)
+
+BUILDS = (catch_up, rebuild)
 
 views = st.sampled_from((*VIEWS, *VERSIONS))
 lazy = st.sampled_from(STORED) | st.sampled_from(VERSIONS)
@@ -86,9 +88,17 @@ class ViewsMachine(RuleBasedStateMachine):
         self.run(self.stores[which].log.append(*entries))
         self.log = self.run(all_of(self.stores[which]))
 
+    @rule(which=which, number=st.integers(1, 5), micros=st.integers(0, 2))
+    def meter(self, which: int, number: int, micros: int) -> None:
+        store = self.stores[which]
+        events = [metered(f"a{n}", cost_micros=micros) for n in range(number)]
+        self.run(append(store, *events))
+        self.log = self.run(all_of(store))
+
     @rule(which=which, view=views)
     def catch_up(self, which: int, view: View[Any, Any]) -> None:
         assert self.run(catch_up(self.stores[which], view)) == len(self.log)
+        assert view.inline is not None or view.table in self.tables()
 
     @rule(view=views)
     def catch_up_at_once(self, view: View[Any, Any]) -> None:
@@ -131,7 +141,7 @@ class ViewsMachine(RuleBasedStateMachine):
         assert (rebuilt.position, rebuilt.rows) == (len(self.log), len(folded))
         assert rebuilt.checksum == checksum(view, folded) == checksum(view, self.stored(view))
 
-    @rule(view=lazy, after=st.integers(0, 20), what=st.sampled_from([catch_up, rebuild]))
+    @rule(view=lazy, after=st.integers(0, 20), what=st.sampled_from(BUILDS))
     def leave_half_built(self, view: View[Any, Any], after: int, what: Any) -> None:
         """As a process does that is killed, or meets an event of a newer carstore."""
         stop = len(self.log) - after
@@ -219,7 +229,7 @@ class ViewsMachine(RuleBasedStateMachine):
 
 
 ViewsMachine.TestCase.settings = settings(
-    max_examples=40,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

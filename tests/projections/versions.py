@@ -1,6 +1,6 @@
 """Two versions of one view, and a program that knows only one of them.
 
-    python -m tests.projections.versions PATH 1|2 catch-up|rebuild|append PAUSE_MS
+python -m tests.projections.versions PATH 1|2 catch-up|rebuild|append PAUSE_MS
 """
 
 import asyncio
@@ -39,9 +39,7 @@ def keys(event: InferenceMetered, _: Recorded) -> list[Key]:
     return [(event.agent,)]
 
 
-def evolve_old(
-    rows: Rows[SpentOnce], event: InferenceMetered, _: Recorded
-) -> Rows[SpentOnce]:
+def evolve_old(rows: Rows[SpentOnce], event: InferenceMetered, _: Recorded) -> Rows[SpentOnce]:
     before = rows[(event.agent,)] or SpentOnce(agent=event.agent)
     return {(event.agent,): attrs.evolve(before, calls=before.calls + 1)}
 
@@ -105,7 +103,5 @@ async def work(path: Path, view: View[Any, Any], what: str, pause_ms: float) -> 
 if __name__ == "__main__":
     scan.PAGE_EVENTS = 9
     asyncio.run(
-        work(
-            Path(sys.argv[1]), {"1": OLD, "2": NEW}[sys.argv[2]], sys.argv[3], float(sys.argv[4])
-        )
+        work(Path(sys.argv[1]), {"1": OLD, "2": NEW}[sys.argv[2]], sys.argv[3], float(sys.argv[4]))
     )

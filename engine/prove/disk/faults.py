@@ -16,6 +16,9 @@ from engine.prove.proof import Figure, Outcome, Progress, Proof, Scale, by_scale
 __all__ = ["FAILING_DISK"]
 
 APPENDS = 30
+ENOUGH = 5
+"""Broken promises after which no further disk fails."""
+
 HANG_SECONDS = 20.0
 """A life takes half a second, and waits for nobody."""
 
@@ -72,10 +75,12 @@ class Heard:
 
 
 def _run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
-    wanted, source, heard = by_scale(scale, 18, 120, 1_200), random.Random(seed), Heard()
+    wanted, source, heard = by_scale(scale, 12, 120, 1_200), random.Random(seed), Heard()
 
     def prove(folder: Path, nursery: Nursery) -> Outcome:
         for n in range(wanted):
+            if len(heard.broken) >= ENOUGH:
+                break
             progress(f"failing disks: {n:,} of {wanted:,}")
             kind = KINDS[n % len(KINDS)]
             at = n // len(KINDS) % kind.most + 1

@@ -21,6 +21,8 @@ LITTLE_ROOM, MOST_ROOM = 100_000, 1_500_000
 """Bytes: from a file that cannot even be made to one of several checkpoints."""
 
 MORE_APPENDS = 10
+ENOUGH = 5
+"""Broken promises after which no further disk is filled."""
 
 
 @define
@@ -57,6 +59,8 @@ def _run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
 
     def prove(folder: Path, nursery: Nursery) -> Outcome:
         for n in range(wanted):
+            if len(filled.broken) >= ENOUGH:
+                break
             progress(f"filling disks: {n:,} of {wanted:,}")
             # Half of them fill up at the very beginning, where each write is another kind of thing.
             room = source.randint(0, source.choice((LITTLE_ROOM, MOST_ROOM)))

@@ -160,7 +160,7 @@ def _kills(wanted: int, source: random.Random) -> Plan:
 
 def _run_kills(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     source = random.Random(seed)
-    plan = _kills(by_scale(scale, 8, 80, MOST_N), source)
+    plan = _kills(by_scale(scale, 5, 80, MOST_N), source)
     return _campaign(place, "killing before and after a write or sync", _more(plan), progress)
 
 
@@ -179,7 +179,7 @@ def _tears(wanted: int, source: random.Random) -> Plan:
 
 def _run_tears(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     source = random.Random(seed)
-    plan = _tears(by_scale(scale, 16, 150, 2 * LONG_TORN), source)
+    plan = _tears(by_scale(scale, 10, 150, 2 * LONG_TORN), source)
     return _campaign(place, "tearing writes", _more(plan), progress)
 
 

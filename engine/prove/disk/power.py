@@ -74,7 +74,7 @@ class Losses:
 
 
 def _run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
-    wanted = by_scale(scale, 200, 2_000, 50_000)
+    wanted = by_scale(scale, 160, 2_000, 50_000)
     losses, source = Losses(), random.Random(seed)
 
     def prove(folder: Path, nursery: Nursery) -> Outcome:

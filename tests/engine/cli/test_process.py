@@ -376,3 +376,49 @@ def test_asking_works_while_another_program_holds_the_write_lock(ran: Folder) ->
     finally:
         other.execute("ROLLBACK")
         other.close()
+
+
+# Before there is a command.
+
+STOPPED_AT_AN_IMPORT = """
+import os, runpy, signal, sys
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            os.kill(os.getpid(), signal.SIGINT)
+
+wanted = sys.argv.pop(1)
+assert wanted not in sys.modules
+sys.meta_path.insert(0, Stop())
+runpy.run_module("engine", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "engine.cli.app", "click", "engine.cli.leaving", "engine.cli.run", "carstore",
+        "asyncio", "carstore.sqlite.database", "engine.runtime", "projections", "engine.ir",
+    ],
+)  # fmt: skip
+def test_ctrl_c_while_the_program_is_still_being_imported(folder: Folder, module: str) -> None:
+    words = ["run", "a.db", folder.plan(GOOD), "--tools", "tools.py"]
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_AT_AN_IMPORT, module, *words],
+        capture_output=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (130, b""), done.stderr
+    assert done.stderr.endswith(b"Error: interrupted\n")
+    assert b"Traceback" not in done.stderr
+    assert not (folder / "a.db").exists()
+
+
+def test_importing_the_program_imports_nothing_heavy() -> None:
+    program = "import sys, engine.cli; print([m for m in ('asyncio', 'attrs') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment()
+    )
+    assert done.stdout == "[]\n", done.stderr

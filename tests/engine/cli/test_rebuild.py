@@ -84,9 +84,7 @@ def test_views_of_a_file_are_rebuilt_too(ran: Folder) -> None:
     assert {one["code"] for one in done.json["problems"]} == {"view"}
 
 
-@pytest.mark.parametrize(
-    ("name", "code"), [("zzz", "not_found"), ("leases", "invalid_view")]
-)
+@pytest.mark.parametrize(("name", "code"), [("zzz", "not_found"), ("leases", "invalid_view")])
 def test_a_view_that_cannot_be_rebuilt_is_refused(ran: Folder, name: str, code: str) -> None:
     done = cli("rebuild", "a.db", "--view", "costs", "--view", name, "--json")
     assert (done.code, done.json["error"]["code"]) == (2, code)

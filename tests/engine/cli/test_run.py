@@ -148,6 +148,16 @@ def test_progress_is_told_line_by_line_unless_quiet(folder: Folder) -> None:
     ]
 
 
+def test_how_to_go_on_is_not_said_of_a_file_that_cannot_be_opened(folder: Folder) -> None:
+    (folder / "no.db").write_bytes(b"no database" * 1000)
+    name = folder.plan(GOOD)
+    for database in ("no.db", "missing/a.db"):
+        done = cli("run", database, name, "--tools", "tools.py", "--run-id", "x")
+        assert done.code == 2
+        assert done.stderr.startswith("Error: ")
+        assert "carstore resume" not in done.stderr
+
+
 def test_a_large_plan_is_not_told_line_by_line(folder: Folder) -> None:
     many = plan(*[write(f"w{n}", f"k{n}", n) for n in range(500)])
     name = folder.plan(many)

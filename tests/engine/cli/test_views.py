@@ -82,7 +82,7 @@ def test_versions_of_others_are_shown_as_they_stand(ran: Folder) -> None:
         "CREATE TABLE view_costs_v2 (agent); INSERT INTO view_costs_v2 VALUES ('x');"
         "INSERT INTO view_positions VALUES ('costs', 2, 5), ('costs', 3, 4), ('gone', 1, 9);"
         "CREATE TABLE view_costs_v3_building (agent);"
-        "DROP VIEW costs; CREATE VIEW costs AS SELECT r.agent FROM \"view_costs_v2\" AS r;",
+        'DROP VIEW costs; CREATE VIEW costs AS SELECT r.agent FROM "view_costs_v2" AS r;',
     )
     found = listed()
     assert (found["costs 1"]["status"], found["costs 1"]["shown"]) == ("complete", False)
