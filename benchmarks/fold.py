@@ -149,7 +149,7 @@ async def against_replay(options: Options, events: int) -> list[Row]:
         import_module("eventsourcing")
     except ImportError:
         raise Skipped("eventsourcing is not installed (the extra `bench` has it)") from None
-    from benchmarks.alternatives import Eventsourcing
+    from benchmarks.against_eventsourcing import Eventsourcing
 
     with folder(options) as place, Eventsourcing(place / "theirs.db") as theirs:
         replayed = min(events, 10_000)

@@ -212,7 +212,7 @@ class Log(Protocol):
         kinds: Collection[str] | None = None,
         stream: StreamName | None = None,
         run: RunId | None = None,
-    ) -> AsyncIterator[Recorded]:
+    ) -> AsyncGenerator[Recorded, None]:
         """Events after `after` in order, then each new one as it is committed, without end.
 
         The filters are those of `read`. A follower misses nothing however slow it is, and keeps

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import alternatives, append, curves, engine, fold, footprint
+from benchmarks import append, comparing, curves, engine, fold, footprint
 from benchmarks.__main__ import find, table
 from benchmarks.harness import BENCHMARKS, Goal, Options, Row, Skipped
 from carstore import connect
@@ -110,14 +110,14 @@ def test_appending(tmp_path: Path) -> None:
 def test_our_steps(tmp_path: Path) -> None:
     async def steps() -> float:
         async with connect(tmp_path / "log.db") as store:
-            return await alternatives.our_steps(store, 3, runs=2)
+            return await comparing.our_steps(store, 3, runs=2)
 
     assert asyncio.run(steps()) > 0
 
 
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(Skipped, match="no_such_library is not installed"):
-        alternatives.installed("no_such_library.part")
+        comparing.installed("no_such_library.part")
 
 
 @pytest.mark.parametrize("name", ["dbos", "langgraph", "eventsourcing", "durabl"])

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carstore import Expect, Fence, Head
+from carstore.blobs import hash_of, references_in_text
 from carstore.chain import GENESIS
 from carstore.clock import ManualClock
 from carstore.errors import CarstoreError, Closed
@@ -26,6 +27,7 @@ from tests.carstore.attack import hash_again, insert, lawless, next_event
 from tests.carstore.helpers import (
     change,
     copy_file,
+    everything,
     grant,
     in_loop,
     open_store,
@@ -394,6 +396,61 @@ def test_a_holder_of_any_shape_is_followed(file: Path, holder: str) -> None:
     assert found(verify_file(file)) == []
 
 
+# Values beside the log.
+
+
+@pytest.fixture
+def with_values(path: Path) -> Path:
+    """2 refers to a large value, 3 and 4 to another, which 5 forgets, and 6 to it again."""
+
+    async def fill() -> None:
+        async with open_store(path, clock=ManualClock()) as store:
+            large, other = "x" * 500_000, "y" * 500_000
+            await store.log.append(change("a", large))
+            await store.log.append(change("b", other), change("c", other))
+            [blob] = references_in_text((await everything(store))[2].data)
+            await store.blobs.forget(blob, reason="asked", by="me")
+            await store.log.append(change("d", large))
+
+    asyncio.run(fill())
+    return path
+
+
+def test_values_beside_the_log_are_whole(with_values: Path) -> None:
+    assert found(verify_file(with_values)) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("UPDATE blobs SET body = CAST(body || x'20' AS BLOB)", (6, "blob")),
+        ("UPDATE blobs SET nonce = x'00'", (6, "blob")),
+        ("DELETE FROM blobs", (2, "blob")),
+        ("INSERT INTO blobs SELECT json_extract(data, '$.hash'), x'', x'' FROM events "
+         "WHERE kind = 'blob_forgotten'", (5, "blob")),
+        ("INSERT INTO blobs VALUES ('x', x'', x'')", (None, "blob")),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_not_what_it_was_is_found(
+    with_values: Path, statement: str, expected: tuple[int | None, str]
+) -> None:
+    edit(with_values, statement)
+    assert found(verify_file(with_values))[0] == expected
+
+
+def test_many_values_are_read_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_module, "PAGE_BYTES", 100)
+    connection = stock(path)
+    bodies = [str(n).encode() for n in range(50)]
+    connection.executemany(
+        "INSERT INTO blobs VALUES (?, x'', ?)", [(hash_of(b"", body), body) for body in bodies]
+    )
+    connection.close()
+    assert found(verify_file(path)) == []
+    edit(path, "UPDATE blobs SET body = x'aa' WHERE rowid IN (3, 30)")
+    assert [code for _, code in found(verify_file(path))] == ["blob", "blob"]
+
+
 # The schema.
 
 
@@ -548,6 +605,86 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
         verification = verify_file(path)
         assert found(verification) == [(None, "unreadable")]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["UPDATE events SET data = '{}' WHERE position = 30", ""])
+def test_a_file_that_was_cut_off_still_names_the_first_bad_position(path: Path, end: str) -> None:
+    """SQLite refuses such a file as a whole."""
+
+    async def fill() -> None:
+        async with open_store(path) as store:
+            await store.log.append(*[change(f"k{n}", "x" * 200) for n in range(2000)])
+
+    asyncio.run(fill())
+    if end:
+        edit(path, end)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 7 // 10 // 4096 * 4096])
+    problems = found(verify_file(path))
+    assert problems[0] == (None, "unreadable")
+    positions = [position for position, _ in problems if position is not None]
+    assert positions[0] == 30 if end else positions[0] > 100
+
+
+def test_pages_that_changed_places_are_found(path: Path) -> None:
+    async def fill() -> None:
+        async with open_store(path) as store:
+            await store.log.append(*[change(f"k{n}", "x" * 200) for n in range(500)])
+
+    asyncio.run(fill())
+    whole, chance = path.read_bytes(), random.Random(4)
+    pages = len(whole) // 4096
+    for _ in range(25):
+        data = bytearray(whole)
+        one, other = (4096 * number for number in chance.sample(range(1, pages), 2))
+        data[one : one + 4096], data[other : other + 4096] = (
+            whole[other : other + 4096],
+            whole[one : one + 4096],
+        )
+        path.write_bytes(data)
+        assert not verify_file(path).ok
+
+
+def test_a_wal_of_any_bytes_does_not_make_it_fail(file: Path) -> None:
+    expected, chance = head_of(file), random.Random(6)
+    magic = bytes.fromhex("377f0682002de218" + "00001000")
+    for size in (0, 1, 31, 32, 5000, 50_000):
+        for begin in (b"", magic):
+            Path(f"{file}-wal").write_bytes(begin + chance.randbytes(size))
+            verification = verify_file(file)
+            assert verification.ok, "SQLite ignores it"
+            assert verification.head == expected
+            Path(f"{file}-shm").unlink(missing_ok=True)
+
+
+def test_a_mark_that_is_not_ours_is_told(file: Path) -> None:
+    for statement in ("PRAGMA application_id = 5", "PRAGMA user_version = 0"):
+        connection = stock(file)
+        connection.execute(statement)
+        connection.close()
+        assert (None, "schema") in found(verify_file(file))
+
+
+@pytest.mark.skipif(
+    not hasattr(sqlite3.Connection, "setconfig"), reason="Python 3.12 can switch triggers off"
+)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_written_without_triggers_is_found(file: Path, hidden: bool) -> None:
+    """SQLite's C interface can be asked to ignore all triggers; the file looks the same after."""
+    connection: Any = stock(file)
+    constants: Any = sqlite3
+    connection.setconfig(constants.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)  # noqa: FBT003
+    connection.execute("UPDATE events SET data = replace(data, '1', '2') WHERE position = 11")
+    data = '{"holder":{},"lease":"run/0","request_id":"r","taken_over":null,"ttl_us":7}'
+    event = next_event(connection, kind="lease_granted", data=data)
+    insert(connection, event)
+    if hidden:
+        hash_again(connection, 11)
+    connection.close()
+    problems = found(verify_file(file))
+    assert (event["position"], "leases") in problems
+    assert ((11, "hash") in problems) is not hidden
+    assert (None, "schema") not in problems
 
 
 def what_is_read(file: Path) -> dict[str, list[Any]] | None:

@@ -17,15 +17,21 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 from unittest import mock
 
-from carstore import Appended, Entry, Expect, Store, connect
-from carstore.events import KINDS, CopyAccepted, LogEpochStarted
+from carstore import Appended, Entry, Expect, Store, connect, copies
+from carstore.copies import export, import_, restore
+from carstore.events import KINDS
 from carstore.leases import GRACE_US, TTL_US
-from carstore.names import RunId, StreamName, inbox_stream
+from carstore.names import RunId
+from carstore.origin import Cause
 from carstore.redaction import Redaction
 from engine import Proposal, Runtime, resolve
+from engine.held import open_run
 from engine.rules.retries import Backoff
 from projections import LAZY, rows
 from tests.golden import record, workload
@@ -33,6 +39,9 @@ from tests.golden.workload import Crew, Ticking, World
 
 MADE_AT = "2026-11-20 00:00:00+00:00"
 """What the file says of when its schema was made: not a word of where and when it really was."""
+
+
+BEGIN = copies._Begin
 
 
 class Death(Exception):
@@ -63,33 +72,58 @@ def make(path: Path) -> None:
 
 
 async def _history(path: Path) -> None:
-    crew, clock = Crew(), Ticking()
+    """A log that was begun, imported into another one, and restored from a backup of that."""
+    with TemporaryDirectory() as folder:
+        begun, imported = Path(folder) / "begun.db", Path(folder) / "imported.db"
+        crew, clock = Crew(), Ticking()
+        scene = partial(_as_process, crew, clock)
+        await _begun(partial(scene, begun), crew, clock)
+        lines = BytesIO()
+        await export(begun, lines)
+        lines.seek(0)
+        life: dict[str, Any] = {"open_runs": open_run, "clock": clock, "processes": crew}
+        await import_(lines, imported, **life)
+        await scene(imported, _in_a_copy, run_id="imported")
+        with mock.patch.object(copies, "_Begin", _begin_from_nowhere):
+            await restore(imported, path, **life)
+        await scene(path, _in_a_copy, run_id="restored")
 
-    async def as_process(act: Callable[[Store, World, Runtime], Awaitable[None]]) -> None:
-        async with connect(
-            path,
-            durability="crash",
-            instance="golden",
-            redaction=Redaction(names=("*geheim*",), inline_bytes=200),
-            clock=clock,
-            processes=crew,
-        ) as store:
-            world = World(store)
-            await act(store, world, Runtime(store, world.tools(), backoff=Backoff(base_ms=0)))
 
-    await as_process(_ordinary)
-    await as_process(_doubtful)
-    await as_process(partial(_dying, run_id="gone", proposal=workload.STEPS))
+def _begin_from_nowhere(cause: Cause, origin: str, *others: Any) -> object:
+    """The beginning of a copy that does not say in which folder it was made."""
+    assert origin
+    return BEGIN(cause, "/backups/größer.db", *others)
+
+
+Scene = Callable[..., Awaitable[None]]
+
+
+async def _as_process(crew: Crew, clock: Ticking, path: Path, act: Scene, **more: Any) -> None:
+    """What happens in one process, which opens the file and closes it."""
+    async with connect(
+        path,
+        durability="crash",
+        instance="golden",
+        redaction=Redaction(names=("*geheim*",), inline_bytes=200),
+        clock=clock,
+        processes=crew,
+    ) as store:
+        world = World(store)
+        await act(store, world, Runtime(store, world.tools(), backoff=Backoff(base_ms=0)), **more)
+
+
+async def _begun(scene: Scene, crew: Crew, clock: Ticking) -> None:
+    await scene(_ordinary)
+    await scene(_doubtful)
+    await scene(_dying, run_id="gone", proposal=workload.STEPS)
     crew.all_die()
-    await as_process(partial(_resuming, run_id="gone"))
-    await as_process(partial(_dying, run_id="expired", proposal=workload.STEPS))
+    await scene(_resuming, run_id="gone")
+    await scene(_dying, run_id="expired", proposal=workload.STEPS)
     clock.advance(TTL_US + GRACE_US)
-    await as_process(partial(_resuming, run_id="expired"))
-    await as_process(partial(_dying, run_id="orphaned", proposal=workload.STEPS))
-    await as_process(partial(_dying, run_id="unknown", proposal=workload.LETTER))
-    await as_process(_beside)
-    await as_process(_copied)
-    await as_process(_after_the_copy)
+    await scene(_resuming, run_id="expired")
+    await scene(_dying, run_id="orphaned", proposal=workload.STEPS)
+    await scene(_dying, run_id="unknown", proposal=workload.LETTER)
+    await scene(_beside)
 
 
 async def _ordinary(store: Store, _: World, runtime: Runtime) -> None:
@@ -97,12 +131,17 @@ async def _ordinary(store: Store, _: World, runtime: Runtime) -> None:
     for run_id in ("first", "again"):
         await runtime.execute(workload.REUSED, run_id=run_id)
     await runtime.execute(workload.SKIPPED, run_id="skipped")
-    for view in LAZY:  # so that later programs also find stored rows, of the middle of the log
-        await rows(store, view)
+    await _store_views(store)
     await runtime.execute(workload.UNDONE, run_id="undone")
     await runtime.execute(workload.HALF_UNDONE, run_id="half-undone")
     eager = Runtime(store, runtime.tools, schedule="eager", concurrency=1, scope="eigener Bereich")
     await eager.execute(workload.MIXED, run_id="eager")
+
+
+async def _store_views(store: Store) -> None:
+    """So that later programs also find stored rows, of the middle of the log."""
+    for view in LAZY:
+        await rows(store, view)
 
 
 async def _doubtful(store: Store, world: World, runtime: Runtime) -> None:
@@ -157,17 +196,13 @@ async def _beside(store: Store, _: World, runtime: Runtime) -> None:
             await store.blobs.forget(blob.hash, reason="Vergessenwerden — 忘れて", by="Zoë")
 
 
-async def _copied(store: Store, _: World, runtime: Runtime) -> None:
-    epoch = LogEpochStarted(
-        log_id=uuid.uuid4().hex, epoch=1, cause="restored", origin={"log_id": store.log_id}
-    )
-    await store.log.append(Entry(StreamName("log"), epoch))
-    accepted = CopyAccepted(by="Zoë", epoch=1)
-    await store.log.append(Entry(inbox_stream(RunId("asked")), accepted, RunId("asked")))
-
-
-async def _after_the_copy(store: Store, _: World, runtime: Runtime) -> None:
-    await runtime.execute(workload.MIXED, run_id="in-the-copy")
+async def _in_a_copy(store: Store, world: World, runtime: Runtime, *, run_id: str) -> None:
+    """One of the runs that the copy holds goes on, and a new one is begun."""
+    world.vanishing = False
+    held = {"imported": "cut-off", "restored": "orphaned"}[run_id]
+    await runtime.resume(held, accept_copy=True, by="Zoë")
+    await _store_views(store)
+    await runtime.execute(workload.MIXED, run_id=run_id)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ from engine import Action, Proposal, Runtime, Tool, ToolCompensation, ToolContex
 from engine.ir import FailureBehavior, Precondition, Reversibility
 
 UNFINISHED = {
-    "asked": "somebody has to say what became of a call",
-    "asked-undo": "the same, of a compensation",
-    "cut-off": "it was interrupted",
-    "orphaned": "its process died while it held the lease",
-    "unknown": "its process died within a call that must not be repeated",
+    "asked": "succeeded",  # somebody has to say what became of a call
+    "asked-undo": "rolled_back",  # the same, of a compensation
+    "cut-off": "succeeded",  # it was interrupted
+    "orphaned": "succeeded",  # its process died while it held the lease
+    "unknown": "succeeded",  # its process died within a call that must not be repeated
 }
-"""The runs that a later program has to finish, and how each was left."""
+"""The runs that are left unfinished, and how they end once somebody has answered for their calls.
+In a file that was copied since, some of them have gone on and the others are held."""
 
 
 @define

@@ -12,7 +12,7 @@ from carstore.events import StateChanged
 from projections import COSTS, STATE, checksum, fold
 from projections.costs import Cost
 from projections.errors import ViewFailed
-from projections.memory import changes
+from projections.memory import changes, check_rows
 from projections.state import StateValue
 from projections.view import Key
 from tests.projections.plausible import changed, metered, received, record
@@ -121,3 +121,45 @@ def test_the_checksum_is_one_that_another_program_can_compute() -> None:
     }
     text = '["costs",1,"agent","calls","tokens_in","tokens_out","cost_micros"]\n["ä",1,2,3,4]\n'
     assert checksum(COSTS, rows) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def raising(*_: object) -> object:
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"keys": raising}, r"`keys` raised KeyError: 'x' \(.*test_memory.py, line \d+\)"),
+        ({"evolve": raising}, r"`evolve` raised KeyError"),
+        ({"keys": lambda event, recorded: None}, "`keys` raised TypeError"),
+        ({"keys": lambda event, recorded: ["planner"]}, "named 'planner', no tuple of 1"),
+        ({"keys": lambda event, recorded: [("a", "b")]}, "no tuple of 1"),
+        ({"evolve": lambda rows, event, recorded: None}, "answered None, no rows by key"),
+        (
+            {"evolve": lambda rows, event, recorded: {("planner",): "row"}},
+            "answered 'row', no Cost",
+        ),
+    ],
+)
+def test_a_view_that_raises_or_answers_nonsense_is_named_with_the_event(
+    parts: dict[str, object], words: str
+) -> None:
+    view = attrs.evolve(COSTS, **parts)
+    with pytest.raises(ViewFailed, match=words) as caught:
+        fold(view, record(metered()))
+    assert (caught.value.view, caught.value.code) == ("costs", "view_failed")
+    assert "at event 1, of kind inference_metered" in caught.value.message
+
+
+@pytest.mark.parametrize("value", [1.5, True, None, "1", 2**63, -(2**63) - 1], ids=repr)
+def test_a_value_that_its_column_cannot_hold_is_refused(value: object) -> None:
+    with pytest.raises(ViewFailed, match=r"column 'calls' of row \('a',\).*holds int"):
+        check_rows(COSTS, [Cost(agent="a", calls=value)])  # type: ignore[arg-type]
+    check_rows(COSTS, [Cost(agent="a", calls=-(2**63)), None])
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(ViewFailed, match="column 'agent'"):
+        check_rows(COSTS, [Cost(agent="\ud800")])
+    check_rows(COSTS, [Cost(agent="\U0001f600\0")])

@@ -18,16 +18,14 @@ from projections import catch_up, compare, fold, rebuild, rows, scan, standings
 from projections.errors import ViewFailed
 from tests.carstore.helpers import in_loop, open_store
 from tests.projections.plausible import all_of, append, metered, sql
-from tests.projections.versions import NEW, OLD
+from tests.projections.versions import NEW, OLD, VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = 250
 
 
 @contextmanager
-def program(
-    path: Path, version: int, what: str, pause_ms: float
-) -> Iterator[subprocess.Popen[str]]:
+def program(path: Path, version: int, what: str, pause_ms: float) -> Iterator[None]:
     """A process of its own; killed at the end, which it does not foresee."""
     with subprocess.Popen(
         [
@@ -48,7 +46,7 @@ def program(
         assert process.stdout is not None
         assert process.stdout.readline() == "began\n"
         try:
-            yield process
+            yield
             assert process.poll() is None, process.stderr and process.stderr.read()
         finally:
             process.kill()
@@ -132,7 +130,7 @@ def test_a_newer_version_that_was_killed_half_way_does_not_show(path: Path, what
     async def go_on() -> None:
         async with open_store(path) as store:
             await append(store, metered("late"))
-            for view in (OLD, NEW):
+            for view in VERSIONS:
                 expected: Any = fold(view, await all_of(store))
                 assert await rows(store, view) == expected
                 await rebuild(store, view)

@@ -1,5 +1,5 @@
-"""Whatever happens to a log, and in whatever order its views are read, caught up, rebuilt, left half
-built and dropped, by one process or two, in one version or two: stored rows, folded rows and
+"""Whatever happens to a log, and in whatever order its views are read, caught up, rebuilt, left
+half built and dropped, by one process or two, in one version or two: stored rows, folded rows and
 rebuilt rows are the same, and the plain name shows the newest version that is complete."""
 
 import asyncio
@@ -42,10 +42,7 @@ from projections.errors import ViewFailed
 from projections.view import Key
 from tests.carstore.helpers import new_file, open_store
 from tests.projections.plausible import all_of, append, chunks, metered, sql
-from tests.projections.versions import NEW, OLD
-
-VERSIONS: tuple[View[Any, Any], ...] = (OLD, NEW)
-"""Two versions of a user's view, in one file."""
+from tests.projections.versions import VERSIONS
 
 STORED = (*LAZY, *VERSIONS)
 

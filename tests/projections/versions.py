@@ -73,6 +73,9 @@ NEW: View[InferenceMetered, Spent] = View(
 )
 
 
+VERSIONS: tuple[View[Any, Any], View[Any, Any]] = (OLD, NEW)
+
+
 def slowly(view: View[Any, Any], pause_ms: float) -> View[Any, Any]:
     """The same, in no hurry."""
 
@@ -103,5 +106,5 @@ async def work(path: Path, view: View[Any, Any], what: str, pause_ms: float) -> 
 if __name__ == "__main__":
     scan.PAGE_EVENTS = 9
     asyncio.run(
-        work(Path(sys.argv[1]), {"1": OLD, "2": NEW}[sys.argv[2]], sys.argv[3], float(sys.argv[4]))
+        work(Path(sys.argv[1]), VERSIONS[int(sys.argv[2]) - 1], sys.argv[3], float(sys.argv[4]))
     )

@@ -3,7 +3,6 @@
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from engine.prove.broken import BREAKAGES
 from engine.prove.disk import DISK_PROOFS
 from engine.prove.disk.images import VanishingDisk
-from engine.prove.disk.nursery import Ended, Life, Nursery
+from engine.prove.disk.nursery import Ended, Life, Nursery, _cradle
 from engine.prove.disk.shim import Disk, Fault, why_not
 from engine.prove.disk.trace import read_trace
 from engine.prove.family import ProofFailed
@@ -92,10 +91,9 @@ def test_elsewhere_than_on_linux_a_proof_is_skipped_and_says_why(
 
 
 @pytest.fixture
-def nursery(tmp_path: Path) -> Iterator[Nursery]:
+def nursery(tmp_path: Path) -> Nursery:
     (tmp_path / "disk").mkdir()
-    with Nursery(tmp_path) as nursery:
-        yield nursery
+    return Nursery(tmp_path)
 
 
 def probed(nursery: Nursery, disk: Disk) -> Ended:
@@ -144,6 +142,21 @@ def test_of_a_torn_write_the_beginning_is_there(nursery: Nursery) -> None:
 def test_a_write_that_fails_is_told(nursery: Nursery) -> None:
     with pytest.raises(ProofFailed, match="disk I/O error"):
         probed(nursery, disk_of(nursery, "fail-once", at=3))
+
+
+def test_a_life_that_hangs_is_ended(nursery: Nursery) -> None:
+    database = nursery.folder / "disk" / "a.db"
+    arguments = {"database": str(database), "seed": 1, "seconds": 60}
+    (ended,) = nursery.live(Life(name="outsider", arguments=arguments), seconds=0.1)
+    assert ended == Ended(None)
+
+
+def test_the_process_that_bears_children_is_replaced_when_it_died(nursery: Nursery) -> None:
+    assert probed(nursery, disk_of(nursery)).code == 0
+    _cradle().process.kill()
+    with pytest.raises(ProofFailed, match="does not answer"):
+        probed(nursery, disk_of(nursery))
+    assert nursery.reaches_sqlite()
 
 
 def test_what_is_not_watched_is_left_alone(nursery: Nursery) -> None:

@@ -19,6 +19,8 @@ APPENDS = 30
 ENOUGH = 5
 """Broken promises after which no further disk fails."""
 
+FEW_TURNS = 5
+
 HANG_SECONDS = 20.0
 """A life takes half a second, and waits for nobody."""
 
@@ -83,13 +85,20 @@ def _run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
                 break
             progress(f"failing disks: {n:,} of {wanted:,}")
             kind = KINDS[n % len(KINDS)]
-            at = n // len(KINDS) % kind.most + 1
-            if wanted // len(KINDS) < kind.most:
-                at = source.randint(1, kind.most)
+            at = _which(kind, n // len(KINDS), wanted // len(KINDS), source)
             _one(nursery, folder / "one", kind, at, source.randrange(1 << 30), heard)
         return Outcome(figures=heard.told(), broken=only_those(heard.broken))
 
     return on_disk(place, prove)
+
+
+def _which(kind: Kind, turn: int, turns: int, source: random.Random) -> int:
+    """The number of the operation that fails: each in turn, or a random one. If there are only a
+    few turns, one that is met neither too early nor too late to see what comes of it."""
+    if turns >= kind.most:
+        return turn % kind.most + 1
+    few = turns < FEW_TURNS
+    return source.randint(kind.most // 3 if few else 1, kind.most // 2 if few else kind.most)
 
 
 def _one(nursery: Nursery, folder: Path, kind: Kind, at: int, seed: int, heard: Heard) -> None:

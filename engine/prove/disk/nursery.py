@@ -1,5 +1,6 @@
 """Children that live on a disk which is watched and which can fail."""
 
+import atexit
 import json
 import os
 import select
@@ -9,11 +10,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 import engine
 from engine.prove.broken import in_force
@@ -60,14 +61,13 @@ class Ended:
 
 @define
 class Nursery:
-    """Bears children with the library loaded. Leaving the `with` block ends it.
+    """Bears children with the library loaded.
 
     Args:
-        folder: for reports and for what children print.
+        folder: for their reports and for what they print.
     """
 
     folder: Path
-    _process: "subprocess.Popen[str] | None" = field(default=None, init=False)
 
     @property
     def output(self) -> Path:
@@ -114,53 +114,72 @@ class Nursery:
         }
 
     def _ask(self, request: dict[str, Any], seconds: float) -> list[int | None]:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], seconds)
-        answer = process.stdout.readline() if ready else ""
+        cradle = _cradle()
+        answer = ""
+        try:
+            answer = cradle.ask(json.dumps(request), seconds)
+        finally:
+            if not answer:  # it died, or answers to nobody when it does
+                cradle.close()
         if not answer:
             raise ProofFailed(f"the process that bears children does not answer.{self._said()}")
         codes: list[int | None] = json.loads(answer)
         return codes
 
     def _said(self) -> str:
+        if not self.output.exists():
+            return ""
         text = self.output.read_bytes()[-_TOLD_BYTES:].decode(errors="replace").strip()
         return f" Its last words: {text}" if text else ""
 
-    def __enter__(self) -> "Nursery":
-        library = compiled()
-        assert isinstance(library, Path)
-        paths = [_ABOVE, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {
-            **os.environ,
-            "LD_PRELOAD": str(library),
-            "PYTHONPATH": os.pathsep.join(paths),
-        }
-        with self.output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "engine.prove.disk.cradle"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                text=True,
-                env=environment,
-            )
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._process is not None
-        if kind is not None:
-            self._process.kill()
-        self._process.communicate()  # at the end of its input it ends
+@define
+class _Cradle:
+    """The process of `cradle`, one for all nurseries: that it has imported everything is what takes
+    time. It ends when its input does, so at the latest with this process."""
+
+    process: "subprocess.Popen[str]"
+
+    def ask(self, request: str, seconds: float) -> str:
+        """Its answer; nothing if there is none."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        return self.process.stdout.readline() if ready else ""
+
+    def close(self) -> None:
+        _cradle.cache_clear()
+        atexit.unregister(self.close)
+        self.process.kill()
+        self.process.communicate()
+
+
+@cache
+def _cradle() -> _Cradle:
+    library = compiled()
+    assert isinstance(library, Path)
+    paths = [_ABOVE, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(library),
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    made = _Cradle(
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "engine.prove.disk.cradle"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+    )
+    atexit.register(made.close)
+    return made
 
 
 def on_disk(place: Path, prove: Callable[[Path, Nursery], Outcome]) -> Outcome:
@@ -169,7 +188,8 @@ def on_disk(place: Path, prove: Callable[[Path, Nursery], Outcome]) -> Outcome:
     reason = why_not()
     if reason is not None:
         return skipped(reason)
-    with _scratch(place) as folder, Nursery(folder) as nursery:
+    with _scratch(place) as folder:
+        nursery = Nursery(folder)
         if not nursery.reaches_sqlite():
             return skipped(
                 "needs a SQLite that calls the C library: LD_PRELOAD does not reach that of Python"

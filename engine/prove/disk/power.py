@@ -29,6 +29,7 @@ from engine.prove.proof import Figure, Outcome, Progress, Proof, Scale, by_scale
 __all__ = ["POWER_LOSS"]
 
 IMAGES_OF_ONE_HISTORY = 2_000
+FEW_IMAGES = 200
 IMAGES_OF_ONE_MOMENT = 4
 CRASH_SHARE = 5
 """One in so many images is of a history with durability `crash`."""
@@ -80,7 +81,7 @@ def _run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     def prove(folder: Path, nursery: Nursery) -> Outcome:
         while losses.images < wanted and not losses.broken:
             progress(f"losing power: {losses.images:,} of {wanted:,} disk images")
-            now = min(wanted - losses.images, IMAGES_OF_ONE_HISTORY, wanted // 4)
+            now = min(wanted - losses.images, IMAGES_OF_ONE_HISTORY, max(wanted // 4, FEW_IMAGES))
             _lose(nursery, folder, "power", now, source, losses)
             if not losses.broken:
                 _lose(nursery, folder, "crash", now // CRASH_SHARE, source, losses)

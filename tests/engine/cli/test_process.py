@@ -151,6 +151,21 @@ def test_following_ends_with_130(ran: Folder) -> None:
     assert following.wait(timeout=20) == 130
 
 
+def test_following_goes_on_from_the_tail_to_the_position_that_was_named(ran: Folder) -> None:
+    head = int(cli("head", "a.db").stdout.split()[0])
+    options = ("--tail", "2", "--at", str(head + 3), "--follow", "--json")
+    following = subprocess.Popen(
+        command("log", "a.db", *options), stdout=subprocess.PIPE, env=environment()
+    )
+    assert following.stdout is not None
+    first = [json.loads(following.stdout.readline())["position"] for _ in range(2)]
+    assert process("run", "a.db", ran.plan(GOOD), "--tools", "tools.py", "--run-id", "2").code == 0
+    rest = [json.loads(line)["position"] for line in following.stdout]
+    following.stdout.close()
+    assert first + rest == list(range(head - 1, head + 4))
+    assert following.wait(timeout=20) == 0
+
+
 def test_a_reader_that_goes_away_is_no_error(folder: Folder) -> None:
     many = plan(*[call(f"d{n}", "double", n=n) for n in range(400)])
     assert folder.run(many).code == 0

@@ -155,6 +155,10 @@ def test_the_log_can_be_narrowed(ran: Folder) -> None:
     assert {one["kind"] for one in two} == {"state_changed", "inference_metered"}
     assert events("--after", "3", "--limit", "2") == everything[3:5]
     assert events("--after", "1000000") == []
+    assert events("--after", "3", "--at", "5") == everything[3:5]
+    streams = {one["stream"] for one in everything}
+    for stream in streams:
+        assert events("--stream", stream) == [one for one in events() if one["stream"] == stream]
 
 
 def test_the_agent_of_an_event_is_the_source_but_of_a_metering_the_metered(ran: Folder) -> None:
@@ -181,8 +185,46 @@ def test_a_kind_or_run_that_does_not_exist_is_refused(ran: Folder) -> None:
     assert (done.code, done.json["error"]["code"]) == (2, "not_found")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--kind", "state_changed"), ("--run", "first"), ("--agent", "planner"), ("--after", "3")],
+)
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 1000])
+def test_the_tail_is_the_end_of_the_rest(
+    ran: Folder, options: tuple[str, ...], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.log.LOOK_BACK_EVENTS", 3)
+    found = events(*options)
+    assert events(*options, "--tail", str(count)) == found[max(0, len(found) - count) :]
+    until = [one for one in found if one["position"] <= 9]
+    last = events(*options, "--tail", str(count), "--at", "9")
+    assert last == until[max(0, len(until) - count) :]
+
+
+def test_a_run_and_a_stream_at_once_are_refused(ran: Folder) -> None:
+    done = cli("log", "a.db", "--run", "first", "--stream", "log", "--json")
+    assert (done.code, done.json["error"]["path"]) == (2, "--stream")
+
+
+def test_the_log_up_to_a_position_that_is_not_there_is_refused(ran: Folder) -> None:
+    done = cli("log", "a.db", "--at", "100000", "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, "not_found")
+
+
 def test_following_begins_with_what_is_there(ran: Folder) -> None:
     assert events("--follow", "--limit", "3") == events("--limit", "3")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--kind", "state_changed"), ("--run", "first"), ("--stream", "run/first"),
+     ("--agent", "planner"), ("--after", "3"), ("--tail", "4")],
+)  # fmt: skip
+def test_following_up_to_a_position_ends_there(ran: Folder, options: tuple[str, ...]) -> None:
+    head = len(events())
+    for at in (0, 5, head):
+        bounds = ("--at", str(at))
+        assert events(*options, *bounds, "--follow") == events(*options, *bounds)
 
 
 def test_the_log_for_people_has_a_line_for_each_event(ran: Folder) -> None:
