@@ -12,14 +12,15 @@ with the module venv, and once the network or a mirror (PIP_INDEX_URL, UV_DEFAUL
 install without make: pip install .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench prove clean
+.PHONY: help demo test lint bench prove figures clean
 
 help:
 	@echo "make demo     a plan over the files of this folder, killed twice in the middle, resumed"
 	@echo "make test     the tests                         (ARGS=... goes to pytest)"
 	@echo "make lint     ruff, and mypy --strict"
 	@echo "make bench    the measurements                  (ARGS=--quick for a minute's worth)"
-	@echo "make prove    the crash proofs, at length       (ARGS='--kills 100' for less)"
+	@echo "make prove    carstore prove, and long tests    (ARGS='--scale short' for less)"
+	@echo "make figures  the proofs at length, and what they counted into the documentation"
 	@echo "make clean    remove .venv and what tools leave behind"
 
 demo: .venv/.with-nothing
@@ -37,8 +38,12 @@ bench: .venv/.with-bench
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 prove: .venv/.with-test
-	@$(BIN)/python -m tests.proofs $(ARGS)
+	@$(BIN)/carstore prove $(ARGS)
 	@$(BIN)/python -m pytest -m prove
+
+figures: .venv/.with-test
+	@$(BIN)/carstore prove --scale long --kills 1000 --report docs/proofs.md $(ARGS)
+	@$(BIN)/python -m tests.proofs.figures
 
 clean:
 	rm -rf .venv build dist carstore-demo .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -2,18 +2,24 @@
 
 import asyncio
 import importlib.util
+import sqlite3
 import statistics
 import time
 from asyncio.subprocess import PIPE, create_subprocess_exec
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+from benchmarks.append import appender
 from benchmarks.harness import Goal, Options, Row, benchmark, folder, percentile
 from benchmarks.processes import ROOT, child, environment, python, spent
-from carstore import Store, connect
+from carstore import Recorded, Store, connect
+from carstore.consumer import consumer
 
 _BARE, _HELP = "sys", "help"
+
+MANY_FOLLOWERS = 100
+INSERT = "INSERT INTO kinds VALUES (?, ?)"
 _ALTERNATIVES = ("dbos", "langgraph.graph", "eventsourcing.application")
 
 
@@ -70,7 +76,8 @@ def import_times(times: int, against: Sequence[str] = _ALTERNATIVES) -> list[Row
 @benchmark("follow")
 def follow(options: Options) -> list[Row]:
     """How soon another process sees an append, and what waiting for one costs."""
-    return asyncio.run(follow_log(options, events=100 if options.quick else 500, idle_seconds=2))
+    events, idle_seconds = (100, 2) if options.quick else (1_000, 12)
+    return asyncio.run(follow_log(options, events=events, idle_seconds=idle_seconds))
 
 
 async def follow_log(options: Options, *, events: int, idle_seconds: float) -> list[Row]:
@@ -78,33 +85,72 @@ async def follow_log(options: Options, *, events: int, idle_seconds: float) -> l
     with folder(options) as place:
         path = place / "log.db"
         async with connect(path) as store:
-            idle = await _idle(store, idle_seconds)
+            idle = await _idle(store, 1, idle_seconds)
+            many_idle = await _idle(store, MANY_FOLLOWERS, idle_seconds)
             delays = await _delays(store, path, events)
+            consumed, read = await _consume(store, place / "rows.db", events * 20)
     return [
         Row(
             case="from acknowledged there to seen here, p99",
             unit="ms",
             measured=percentile(delays, 0.99),
             goal=Goal(at_most=25),
-            details={"p50_ms": percentile(delays, 0.5)},
+            details={"p50_ms": percentile(delays, 0.5), "events": len(delays)},
         ),
         Row(
             case="following while nothing happens",
             unit="% of a core",
             measured=idle,
             goal=Goal(at_most=1),
+            details={"seconds": idle_seconds},
+        ),
+        Row(
+            case=f"{MANY_FOLLOWERS} followers while nothing happens",
+            unit="% of a core",
+            measured=many_idle,
+            goal=Goal(at_most=1),
+            details={"seconds": idle_seconds},
+        ),
+        Row(
+            case="a consumer catching up, a row for each event",
+            unit="events/s",
+            measured=consumed,
+            against="reading them",
+            reference=read,
         ),
     ]
 
 
-async def _idle(store: Store, idle_seconds: float) -> float:
-    task = asyncio.create_task(_exhaust(store.log.follow()))
+async def _idle(store: Store, followers: int, idle_seconds: float) -> float:
+    """All threads of this process are counted."""
+    tasks = [asyncio.create_task(_exhaust(store.log.follow())) for _ in range(followers)]
     await asyncio.sleep(0.2)
     before, began = time.process_time(), time.perf_counter()
     await asyncio.sleep(idle_seconds)
     used = (time.process_time() - before) / (time.perf_counter() - began)
-    await _stop(task)
+    for task in tasks:
+        await _stop(task)
     return used * 100
+
+
+async def _consume(store: Store, path: Path, events: int) -> tuple[float, float]:
+    """Events a second: applied by a consumer, and only read."""
+    append_one = appender(store.log)
+    await asyncio.gather(*[append_one(0, number) for number in range(events)])
+
+    def apply(connection: sqlite3.Connection, recorded: Recorded) -> None:
+        connection.execute(INSERT, (recorded.position, recorded.kind))
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE kinds (position INTEGER PRIMARY KEY, kind TEXT)")
+    async with consumer(store, path, "bench") as made:
+        began = time.perf_counter()
+        applied = await made.catch_up(apply)
+        consumed = applied / (time.perf_counter() - began)
+    began = time.perf_counter()
+    await _exhaust(store.log.read(until=applied))
+    return consumed, applied / (time.perf_counter() - began)
 
 
 async def _exhaust(found: AsyncIterator[object]) -> None:

@@ -47,22 +47,30 @@ async def compare_search(store: Store, *, progress: Progress | None = None) -> l
     Raises:
         NoFullText
     """
+    try:
+        if (await index.search_place(store)).position is None:
+            return []
+        return await _compare(store, progress)
+    except ViewDamaged as damaged:
+        head = (await store.log.head()).position
+        return [Difference(view=NAME, position=head, key=None, reason=damaged.reason)]
+
+
+async def _compare(store: Store, progress: Progress | None) -> list[Difference]:
     with index.scratch() as scratch:
-        until = 0
+        until = Position(0)
         while True:
-            try:
-                found = await store.database.read(partial(_compared, scratch=scratch, until=until))
-            except ViewDamaged as damaged:
-                head = (await store.log.head()).position
-                return [Difference(view=NAME, position=head, key=None, reason=damaged.reason)]
+            found = await store.database.read(partial(_compared, scratch=scratch, until=until))
             if isinstance(found, list):
                 return found
+            if found < until:  # a rebuild ended, which began before this
+                break
             while until < found:
-                until = await store.database.read(
-                    partial(index.add, scratch=scratch, after=until, until=found)
-                )
+                add = partial(index.add, scratch=scratch, after=until, until=found)
+                until = await store.database.read(add)
                 if progress:
-                    progress(Position(until), found)
+                    progress(until, found)
+    return await _compare(store, progress)
 
 
 def _compared(

@@ -55,7 +55,11 @@ def events(database: Path, kind: str) -> int:
 
 
 def test_every_example_has_a_test() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"first.py", "agent_loop.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "first.py",
+        "agent_loop.py",
+        "view_tools.py",
+    }
 
 
 def test_the_first_program_survives_kill_9(tmp_path: Path) -> None:
@@ -85,3 +89,62 @@ def test_the_agent_goes_on_until_its_model_is_done_and_asks_nothing_twice(tmp_pa
     done = events(tmp_path / "agent_loop.db", "action_succeeded")
     assert finished("agent_loop.py", tmp_path) == told
     assert events(tmp_path / "agent_loop.db", "action_succeeded") == done
+
+
+PLAN = """
+{"actions": [
+  {"id": "a", "tool": "half", "parameters": {"n": 4}},
+  {"id": "b", "tool": "half", "parameters": {"n": 3}, "failure_behavior": "skip"},
+  {"id": "c", "tool": "half", "parameters": {"n": 5}, "failure_behavior": "retry", "max_retries": 1}
+]}
+"""
+
+HALF = """
+from engine import tool
+
+@tool(read_only=True)
+def half(n: int) -> int:
+    if n % 2:
+        raise ValueError("odd")
+    return n // 2
+"""
+
+
+def test_the_view_of_tools_counts_calls_and_failures(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(PLAN)
+    (tmp_path / "half.py").write_text(HALF)
+
+    def carstore(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "engine", *words],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    done = ["run", "a.db", "plan.json", "--tools", "half.py", "--quiet"]
+    subprocess.run([sys.executable, "-m", "engine", *done], cwd=tmp_path, env=ENVIRONMENT)
+    views = ("--views", str(EXAMPLES / "view_tools.py"))
+    lines = carstore("view", "a.db", "tools", *views, "--csv").splitlines()
+    assert [line.split(",")[1:5] for line in lines] == [
+        ["action_id", "tool", "calls", "failures"],
+        ["a", "half", "1", "0"],
+        ["b", "half", "1", "1"],
+        ["c", "half", "2", "2"],
+    ]
+    carstore("rebuild", "a.db", "--view", "tools", *views)
+    totals = (EXAMPLES / "view_tools.py").read_text().partition("    SELECT")[2].partition('"""')[0]
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        [(tool, calls, failures, milliseconds)] = connection.execute(f"SELECT{totals}").fetchall()
+    assert (tool, calls, failures) == ("half", 4, 3)
+    assert milliseconds >= 0
+    carstore("verify", "a.db", *views)
+
+
+def test_the_page_on_views_shows_it() -> None:
+    page = (ROOT / "docs" / "views.md").read_text(encoding="utf-8")
+    assert f"```python\n{(EXAMPLES / 'view_tools.py').read_text(encoding='utf-8')}```" in page

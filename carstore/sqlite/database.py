@@ -345,6 +345,7 @@ def _settings(connection: sqlite3.Connection, database: Database) -> None:
         ("journal_mode", "WAL", "wal"),
         ("synchronous", str(_SYNCHRONOUS[database.durability]), _SYNCHRONOUS[database.durability]),
         ("wal_autocheckpoint", "0", 0),
+        ("journal_size_limit", str(wal.MAX_KEPT_BYTES), wal.MAX_KEPT_BYTES),
         ("mmap_size", "0", 0),
     )
     for name, value, expected in wanted:

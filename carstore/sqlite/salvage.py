@@ -212,7 +212,9 @@ def _problem(audit: Audit, item: Row | Unreadable) -> Problem | None:
         if isinstance(item, Unreadable):
             audit.unreadable(item.position, item.error, again=False)
         else:
-            audit.row(item)
+            # The lease that a stream names is no event, and follows from the stream's name.
+            lease = lease_of(StreamName(item[1])) if isinstance(item[1], str) else None
+            audit.row((*item[:14], lease))
     if not audit.problems:
         return None
     found = audit.problems[0]

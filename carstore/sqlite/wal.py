@@ -27,12 +27,16 @@ CHECKPOINT_PAGES = 4_000
 """WAL size (pages of 4 KiB) at which a checkpoint begins. Extending the WAL halves the commit
 rate, and a reader searches all of it, so it is kept near this size."""
 
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""What is left of the file of a WAL that somebody held back, once it begins anew: four times the
+size at which it is emptied, so that it is not cut and extended all the time."""
+
 LOOK_SECONDS = 0.02
 """How often appends look at how long the WAL is: 30 microseconds each time."""
 
 HELD_BACK_PAUSE = 20
-"""After a checkpoint in vain, the pause before the next one, in times of what it took: it searches
-the whole WAL, which grows meanwhile."""
+"""After a second checkpoint in vain, the pause before the next one, in times of what it took: it
+searches the whole WAL, which grows meanwhile. One in vain may have met a reader of a moment."""
 
 _HEADER, _FRAME_HEADER = 32, 24
 """Bytes; see "The Write-Ahead Log" in SQLite's description of its file format."""
@@ -132,6 +136,7 @@ class WalCare:
     def __init__(self, database: "Database") -> None:
         self._database = database
         self._look_at = 0.0
+        self._in_vain = 0
         self._task: asyncio.Task[None] | None = None
 
     def look(self) -> None:
@@ -147,7 +152,8 @@ class WalCare:
         began = clock()
         try:
             found = await self._database.empty_wal()
-            if not found.is_whole:
+            self._in_vain = 0 if found.is_whole else self._in_vain + 1
+            if self._in_vain > 1:
                 self._look_at = clock() + HELD_BACK_PAUSE * (clock() - began)
         except CarstoreError:
             # The appends meet the same trouble and report it; a checkpoint can be done later.

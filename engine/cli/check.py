@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -21,6 +22,8 @@ from engine.cli.redirect import tools_print_to_stderr
 from engine.cli.screen import print_json, write
 from engine.cli.stopping import run_stoppable
 from projections import View, compare
+from projections.search_index import NAME as SEARCH
+from projections.search_rebuild import compare_search
 
 __all__ = ["head", "verify"]
 
@@ -75,14 +78,16 @@ async def _verify(path: str, known: Head | None, views: Sequence[View[Any, Any]]
 
 
 async def _verify_views(store: Store, views: Sequence[View[Any, Any]]) -> list[Problem]:
+    checks = [(view.name, partial(compare, store, view)) for view in views]
+    checks.append((SEARCH, partial(compare_search, store)))
     problems = []
-    for view in views:
+    for name, check in checks:
         try:
-            differences = await compare(store, view)
+            differences = await check()
         except UnknownEvent:
             continue  # the check of the log has told that
         except CarstoreError as error:
-            message = f"view {view.name!r} cannot be compared with the log: {error.message}"
+            message = f"view {name!r} cannot be compared with the log: {error.message}"
             problems.append(Problem(None, error.code, message))
         else:
             problems += [Problem(one.position, "view", one.message) for one in differences]

@@ -59,6 +59,7 @@ FAILED = frozenset(
         "lease_lost",
         "no_full_text",
         "no_tool_executor",
+        "proof_failed",
         "read_only",
         "run_owned",
         "stale_fence",

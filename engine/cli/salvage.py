@@ -1,14 +1,15 @@
 """`carstore salvage`: what can be trusted of a damaged file, in a new one."""
 
 import json
+import os
 from types import TracebackType
 from typing import TextIO
 
 import click
 from attrs import define
 
-from carstore.errors import AlreadyThere
 from carstore.names import Json
+from carstore.placing import check_free
 from carstore.sqlite.salvage import Salvaged
 from carstore.sqlite.salvage import salvage as salvage_file
 from engine.cli.copies import Steps
@@ -42,6 +43,8 @@ def salvage(database: str, new: str, listed: str | None, as_json: bool) -> None:
     """
     if listed == STANDARD and as_json:
         raise BadUsage("--list", "- and --json both want standard output; name a file")
+    if listed is not None and listed != STANDARD:
+        _check_place(listed)
     with Steps() as steps, _Lines(listed) as lines:
         found = salvage_file(
             database,
@@ -54,6 +57,14 @@ def salvage(database: str, new: str, listed: str | None, as_json: bool) -> None:
         print_json(_json(found))
     else:
         _tell(found, listed)
+
+
+def _check_place(listed: str) -> None:
+    """Refuse a file that cannot be made, before anything else is."""
+    folder = os.path.dirname(os.path.abspath(listed))
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise BadUsage("--list", f"no file can be made in {folder}")
+    check_free(os.path.abspath(listed), force=False)
 
 
 @define
@@ -80,13 +91,7 @@ class _Lines:
             print_json_line(event)
             return
         if self._file is None:
-            try:
-                self._file = open(self.path, "x", encoding="ascii")  # noqa: SIM115 - see __exit__
-            except FileExistsError:
-                raise AlreadyThere(self.path) from None
-            except OSError as error:
-                reason = f"{self.path} cannot be made: {error.strerror}"
-                raise BadUsage("--list", reason) from error
+            self._file = open(self.path, "x", encoding="ascii")  # noqa: SIM115 - see __exit__
         self._file.write(json.dumps(event) + "\n")
 
 

@@ -115,17 +115,18 @@ async def _search(path: str, wanted: Wanted) -> list[Hit]:
         if wanted.run is not None:
             await check_run(store, wanted.run)
         await _store_index(store, at_once=wanted.best)
-        return await find(
-            store,
-            wanted.words,
-            kinds=wanted.kinds,
-            run=wanted.run,
-            limit=wanted.limit + 1,
-            at=wanted.at,
-            best=wanted.best,
-            syntax=wanted.query,
-            progress=Meter("search: indexed"),
-        )
+        with Meter("search: indexed") as meter:
+            return await find(
+                store,
+                wanted.words,
+                kinds=wanted.kinds,
+                run=wanted.run,
+                limit=wanted.limit + 1,
+                at=wanted.at,
+                best=wanted.best,
+                syntax=wanted.query,
+                progress=meter,
+            )
 
 
 async def _store_index(store: Store, *, at_once: bool) -> None:
@@ -139,7 +140,8 @@ async def _store_index(store: Store, *, at_once: bool) -> None:
         async with connect(
             store.path, create=False, instance="carstore search", busy_timeout_ms=BUSY_TIMEOUT_MS
         ) as writing:
-            await catch_up_search(writing, progress=Meter("search: indexed"))
+            with Meter("search: indexed") as meter:
+                await catch_up_search(writing, progress=meter)
 
 
 def _json(hit: Hit) -> Json:

@@ -39,6 +39,8 @@ class _Counts:
     """Flips after which some event reads otherwise, or not at all."""
     unreadable: int = 0
     """Those of them at which SQLite itself stops reading, wherever on its way that is."""
+    silent: int = 0
+    """Those of them that nothing was reported of."""
     elsewhere: int = 0
     """Flips that were reported though every event reads as it was written."""
     broken: list[str] = field(factory=list)
@@ -49,7 +51,7 @@ def _flips(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     asyncio.run(_filled(path))
     whole, expected = path.read_bytes(), _rows(path)[0]
     bits = len(whole) * 8
-    wanted = min(bits, by_scale(scale, 150, 2_000, 20_000))
+    wanted = min(bits, by_scale(scale, 100, 2_000, 10_000))
     counts = _Counts()
     for bit in random.Random(f"flips {seed}").sample(range(bits), wanted):
         if counts.flips % 50 == 0:
@@ -65,6 +67,7 @@ def _flips(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
             "events in it": len(expected),
             "bits flipped, one at a time": counts.flips,
             "of them changed or dropped an event": counts.changed,
+            "of these not reported": counts.silent,
             "of these at the first bad position": counts.changed
             - counts.unreadable
             - len(counts.broken),
@@ -136,6 +139,7 @@ def _judge(path: Path, expected: _Rows, bit: int, counts: _Counts) -> None:
         return
     counts.changed += 1
     if verification.ok:
+        counts.silent += 1
         counts.broken.append(f"bit {bit}: an event was changed, and nothing is reported")
         return
     if not readable:  # it stops somewhere on its way, which need not be at a damaged event

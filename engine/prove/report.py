@@ -5,6 +5,7 @@ import platform
 import sqlite3
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from textwrap import wrap
 
 from engine.prove.conduct import Attempted, Conducted
 from engine.prove.proof import Figure, Scale
@@ -15,34 +16,55 @@ BEGIN = "<!-- figures of docs/proofs.md: begin -->"
 END = "<!-- figures of docs/proofs.md: end -->"
 """Between these two lines stands, wherever figures are published, what `headlines` makes."""
 
+WIDTH = 100
+"""Of the lines of a page, in characters, where they are prose."""
+
 _HEADLINES = (
     (
         "kills",
-        "**Killed**: {processes killed} processes by SIGKILL at random moments,"
-        " {of them while recovering} of them while they recovered:"
-        " {acknowledged events lost} of {events acknowledged} acknowledged events lost,"
-        " {calls repeated after their completion} completed actions called again,"
-        " {calls without a durable intent} calls without a durable intent.",
+        "**Killed at random moments**: {processes killed} processes, {of them while recovering} of"
+        " them while they recovered. {acknowledged events lost} of {events acknowledged}"
+        " acknowledged events lost, {calls repeated after their completion} completed actions"
+        " called again, {calls without a durable intent} calls without a durable intent.",
+    ),
+    (
+        "killed at an operation",
+        "**Killed at a chosen moment**: {processes killed} processes, exactly before or after their"
+        " n-th write or sync. {acknowledged events lost} of {events acknowledged} acknowledged"
+        " events lost, {appends there in part} appends there in part.",
+    ),
+    (
+        "power loss",
+        "**Power lost**: {disk images} disks as they may be afterwards."
+        " {acknowledged events lost} acknowledged events lost, {corrupt files} corrupt files.",
+    ),
+    (
+        "failing disk",
+        "**Disks that fail**: {processes on a failing disk} processes whose n-th write or sync"
+        " failed. {processes that crashed or hung} crashed or hung, {promises broken} promises"
+        " broken.",
     ),
     (
         "many writers",
-        "**Shared**: {processes} processes appending to one file: {acknowledged appends lost} of"
-        " {appends acknowledged} appends lost, {failures without a reason}"
-        " failures without a reason.",
+        "**Shared**: {processes} processes appending to one file at once."
+        " {acknowledged appends lost} of {appends acknowledged} appends lost,"
+        " {failures without a reason} failed without a reason.",
     ),
     (
         "stopped processes",
         "**Stopped**: {stops} stops of processes that contend for the same runs,"
-        " {of them after an expiry} runs taken over after an expiry: no write under an old token.",
+        " {of them after an expiry} runs taken over after an expiry. {promises broken} promises"
+        " broken.",
     ),
     (
         "bit flips",
-        "**Damaged**: {bits flipped, one at a time} single bits flipped;"
-        " {of them changed or dropped an event} changed an event, and all of these were reported.",
+        "**Damaged**: {bits flipped, one at a time} bits flipped, one at a time."
+        " {of them changed or dropped an event} of them changed or dropped an event, and"
+        " {of these not reported} of these were not reported.",
     ),
     (
         "restart",
-        "**Restarted**: at work again {ready, p95 ms} ms (p95) after a process was started,"
+        "**Restarted**: at work again {ready, p95 ms} ms (p95) after a new process was started,"
         " with {events in the file} events in the file.",
     ),
 )
@@ -59,9 +81,9 @@ def page(
     ]
     parts = [
         "# Proofs",
-        "Made by `carstore prove --report`; do not edit. What each promise means stands in"
-        " [guarantees.md](guarantees.md); how to run the proofs yourself, also on your own plan, in"
-        " [cli.md](cli.md#carstore-prove).",
+        "Made by `carstore prove --report`; do not edit. What each promise means stands in\n"
+        "[guarantees.md](guarantees.md); how to run the proofs yourself, also on your own plan,\n"
+        "in [cli.md](cli.md#carstore-prove).",
         f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
         f"{BEGIN}\n{headlines(conducted)}\n{END}",
         "| proof | promise | what was done | holds |\n|---|---|---|---|\n" + "\n".join(rows),
@@ -72,8 +94,8 @@ def page(
 
 
 _CAN_FAIL = (
-    "A proof that cannot fail proves nothing. So each promise is also broken on purpose, and the"
-    " proof that is named must notice."
+    "A proof that cannot fail proves nothing. So each promise is also broken on purpose, and the\n"
+    "proof that is named must notice."
 )
 
 
@@ -93,7 +115,7 @@ def headlines(conducted: Sequence[Conducted]) -> str:
     for name, sentence in _HEADLINES:
         if name in figures:
             told = {key: figure_text(value) for key, value in figures[name].items()}
-            lines.append(f"* {sentence.format_map(told)}")
+            lines += wrap(f"* {sentence.format_map(told)}", WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
 
 

@@ -213,6 +213,7 @@ def _judge_stopped(place: Place, stops: _Stops) -> Outcome:
         "of them from a killed process": history.gone,
         "tool calls": len(calls),
         "stopped between the last look at the lease and the call": excused,
+        "promises broken": len(broken),
     }
     return Outcome(figures=figures, broken=broken[:20])
 

@@ -1,7 +1,7 @@
 """The process that is killed: it finishes what it finds unfinished, and begins further runs.
 
 Nothing in the engine knows of a kill. What this process adds is notes, each one `write` to a file
-opened with O_APPEND, so that a kill leaves whole notes:
+opened with O_APPEND, so that notes are whole and a kill takes none that was made:
 
 * the journal: each tool does nothing but note its call, and what the file said at that moment of
   its intent and of its completion. So the note *is* the effect, and nobody can be in doubt of it
@@ -15,6 +15,7 @@ import json
 import os
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,24 @@ SHAPES = 3
 
 
 def note(path: Path, **what: Any) -> None:
-    """Append one line, whole or not at all."""
+    """Append one line with one write. A process that is killed during it may leave a part, which
+    the line end before the next note keeps apart."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        os.write(file, (json.dumps(what) + "\n").encode())
+        os.write(file, f"\n{json.dumps(what)}\n".encode())
     finally:
         os.close(file)
 
 
 def notes(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The notes in a file, which may be written to meanwhile; what is there in part is none."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text().splitlines():
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
 
 
 @define

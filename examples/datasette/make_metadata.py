@@ -16,6 +16,7 @@ from typing import Any
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sql.md"
 
 PARAMETERS = {
+    "> 10 AND position <= 20": "> CAST(:after AS INTEGER) AND position <= CAST(:until AS INTEGER)",
     "'r1'": ":run",
     "'run/r1'": "'run/' || :run",
     "'run/r1/inbox'": "'run/' || :run || '/inbox'",
@@ -26,7 +27,6 @@ PARAMETERS = {
     "= 4711": "= CAST(:pid AS INTEGER)",
     "'2026-01-31T12:00:00Z'": ":time",
     "<= 20\n": "<= CAST(:position AS INTEGER)\n",
-    "> 10 AND position <= 20": "> CAST(:after AS INTEGER) AND position <= CAST(:until AS INTEGER)",
     "MATCH 'second'": "MATCH :words",
 }
 """The examples in the queries, and the fields of a form that Datasette makes of them."""
@@ -70,21 +70,23 @@ TABLES: dict[str, dict[str, Any]] = {
 
 HIDDEN = (
     "_sqlite_migrations",
+    "blobs",
     *[f"view_{name}_v1" for name in TABLES if name != "log"],
 )
-"""Tables of which there is something better to look at."""
+"""Tables of which there is something better to look at, and values that may be sensitive."""
 
 
-def queries() -> dict[str, dict[str, str]]:
+def queries() -> dict[str, dict[str, Any]]:
     """The queries of the page, by a name for the address."""
-    made = {}
+    made: dict[str, dict[str, Any]] = {}
     for section in re.split(r"(?m)^## ", PAGE.read_text(encoding="utf-8"))[1:]:
         title, _, text = section.partition("\n")
         found = re.search(r"```sql\n(.*?)```", text, re.DOTALL)
         if found is not None:
             name = re.sub(r"\W+", "_", title.lower()).strip("_")
             description = " ".join(text[: found.start()].split())
-            made[name] = {"title": title, "sql": with_parameters(found[1].rstrip().rstrip(";"))}
+            sql = with_parameters(found[1].rstrip().rstrip(";"))
+            made[name] = {"title": title, "sql": sql, "hide_sql": True}
             if description:
                 made[name]["description"] = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", description)
     return made

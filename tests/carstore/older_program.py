@@ -26,7 +26,7 @@ def forget_what_came_later() -> None:
     """Leave this process with the schema, the kinds and the shapes of the older program."""
     for name, module in list(sys.modules.items()):
         if name.startswith(("carstore", "projections")) and hasattr(module, "SCHEMA"):
-            module.SCHEMA = SCHEMA
+            vars(module)["SCHEMA"] = SCHEMA
     for kind in (BlobForgotten.kind, CopyAccepted.kind):
         del KINDS[kind], SCHEMA_VERSIONS[kind]
 

@@ -172,7 +172,8 @@ def test_another_log_keeps_the_chain_and_begins_an_epoch(
         "path": str(path.with_name(taken_from)),
     }
     assert made.life is not None
-    assert made.life.head == made.head == (after[-1][0], after[-1][13])
+    assert made.life.head == made.head
+    assert tuple(made.head) == (after[-1][0], after[-1][13])
     assert verify_file(new, head=made.head).ok
 
 

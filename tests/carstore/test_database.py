@@ -35,6 +35,7 @@ from carstore.sqlite import log as sqlite_log
 from carstore.sqlite.database import translate
 from carstore.sqlite.verify import verify, verify_file
 from tests.carstore.attack import lawless
+from tests.carstore.faults import Failing, fault
 from tests.carstore.helpers import (
     change,
     everything,
@@ -416,13 +417,12 @@ async def test_reading_leaves_nothing_behind_and_the_file_as_it_was(path: Path) 
 
 @in_loop
 async def test_reading_takes_nothing_away_from_others(path: Path) -> None:
-    async with open_store(path, readonly=True) as reader:
-        async with open_store(path) as store:
-            await store.log.append(change("k", 1))
-            await reader.close()
-            assert Path(f"{path}-wal").stat().st_size > 0
-            await store.log.append(change("k", 2))
-            assert len(await everything(store)) == 3
+    async with open_store(path, readonly=True) as reader, open_store(path) as store:
+        await store.log.append(change("k", 1))
+        await reader.close()
+        assert Path(f"{path}-wal").stat().st_size > 0
+        await store.log.append(change("k", 2))
+        assert len(await everything(store)) == 3
     async with open_store(path, readonly=True) as store:
         assert len(await everything(store)) == 3
     assert verify_file(path).ok
@@ -532,44 +532,6 @@ async def test_a_full_disk_refuses_appends_until_there_is_room(path: Path) -> No
         assert done.first == head.position + 1
         assert (await verify(store)).ok
     assert verify_file(path).ok
-
-
-class Failing(database.JobConnection):
-    """Raises `fault` at the next statement that begins with `at`."""
-
-    at = ""
-    fault: sqlite3.Error | None = None
-
-    def execute(self, sql: str, parameters: Any = ()) -> Any:
-        self._fail(sql)
-        return super().execute(sql, parameters)
-
-    def executemany(self, sql: str, parameters: Any) -> Any:
-        self._fail(sql)
-        return super().executemany(sql, parameters)
-
-    def commit(self) -> None:
-        self._fail("COMMIT")
-        super().commit()
-
-    @staticmethod
-    def _fail(sql: str) -> None:
-        if Failing.fault is not None and sql.lstrip().startswith(Failing.at):
-            raise Failing.fault
-
-
-def fault(name: str, text: str = "disk I/O error") -> sqlite3.OperationalError:
-    error = sqlite3.OperationalError(text)
-    error.sqlite_errorname = name
-    return error
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
-    monkeypatch.setattr(database, "JobConnection", Failing)
-    monkeypatch.setattr(Failing, "fault", None)
-    monkeypatch.setattr(Failing, "at", "COMMIT")
-    return Failing
 
 
 @pytest.mark.parametrize("at", ["COMMIT", "BEGIN", "INSERT INTO events"])

@@ -15,6 +15,7 @@ from attrs import evolve, fields
 from carstore import holders
 from carstore.errors import InvalidEvent
 from carstore.holders import Holder, SystemProcesses
+from carstore.names import Json
 
 PROCESSES = SystemProcesses()
 CHILD = """
@@ -181,7 +182,8 @@ def test_what_a_newer_program_says_besides_is_passed_over() -> None:
 def test_a_field_that_is_missing_or_of_another_type_is_named(field: str) -> None:
     known = PROCESSES.current("me").to_json()
     without = {name: value for name, value in known.items() if name != field}
-    for data in (without, *[{**known, field: wrong} for wrong in (None, [], 1.5, True)]):
+    others: tuple[Json, ...] = (None, [], 1.5, True)
+    for data in (without, *[{**known, field: wrong} for wrong in others]):
         with pytest.raises(InvalidEvent, match=f"holder: {field}: missing") as refused:
             Holder.from_json(data)
         assert refused.value.code == "invalid_event"

@@ -18,6 +18,7 @@ from carstore import Store, connect
 from carstore.errors import CarstoreError, DiskFull, NotADatabase, SchemaTooNew
 from carstore.names import StreamName
 from carstore.sqlite import database, migrations
+from carstore.sqlite.jobs import JobConnection
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA, migrate
 from carstore.sqlite.migrations import change as change_of
 from carstore.sqlite.statements import SQL, parse_named, schema_text, split
@@ -370,7 +371,7 @@ async def test_a_file_that_another_makes_at_this_moment_is_not_taken_for_a_stran
         async with open_store(path):
             pass
 
-    class Slow(database.JobConnection):
+    class Slow(JobConnection):
         pending = True
 
         def execute(self, sql: str, parameters: Any = ()) -> Any:

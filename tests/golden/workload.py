@@ -15,7 +15,7 @@ from carstore import Store
 from carstore.clock import ManualClock
 from carstore.holders import Holder
 from carstore.names import Micros
-from engine import Action, Proposal, Runtime, Tool, ToolCompensation, ToolContext, tool
+from engine import Action, ActionType, Proposal, Runtime, Tool, ToolCompensation, ToolContext, tool
 from engine.ir import FailureBehavior, Precondition, Reversibility
 
 UNFINISHED = {
@@ -182,14 +182,18 @@ def call(name: str, tool_name: str, failure: str = "abort", **fields: Any) -> Ac
 
 
 def write(name: str, key: str, value: Any, **fields: Any) -> Action:
-    return Action(id=name, type="state_write", parameters={"key": key, "value": value}, **fields)
+    return Action(
+        id=name, type=ActionType.STATE_WRITE, parameters={"key": key, "value": value}, **fields
+    )
 
 
 MIXED = plan(
     "mixed",
     call("look", "look_up", parameters={"word": "Eule"}),
     write("note", "note", {"text": "schön", "list": [1, 2.5, None, True]}),
-    Action(id="read", type="state_read", parameters={"key": "note"}, dependencies=["note"]),
+    Action(
+        id="read", type=ActionType.STATE_READ, parameters={"key": "note"}, dependencies=["note"]
+    ),
     call("try", "flaky", "retry", max_retries=2),
     call("alive", "keep_alive", dependencies=["try"]),
     call("pay", "charge", parameters={"cents": 250}, dependencies=["look", "alive"]),
@@ -211,7 +215,7 @@ SKIPPED = plan(
     ),
     Action(
         id="wrong",
-        type="assertion",
+        type=ActionType.ASSERTION,
         parameters={"key": "konto/größe", "expected": 1},
         failure_behavior=FailureBehavior.SKIP,
     ),

@@ -119,6 +119,7 @@ BEGIN, BEFORE, AFTER = NOON - 2 * SECOND, NOON - SECOND, NOON + 2 * SECOND
 NEXT_DAY = NOON + 86_400 * SECOND
 _LEASE = ("r1", "run/r1", 2, "night shift", "worker-1", 4711)
 _NO_LEASE = (None,) * 6
+_DIED = "the process died"
 
 AUDITS: list[tuple[str, list[tuple[Any, ...]]]] = [
     (
@@ -134,10 +135,10 @@ AUDITS: list[tuple[str, list[tuple[Any, ...]]]] = [
     (
         "All calls of a tool",
         [
-            (4, BEGIN, "r1", "a1", 0, 1, "0" * 64, "succeeded", None, 500),
-            (9, BEFORE, "r1", "a2", 0, 1, "0" * 64, "in doubt", "the process died", None),
-            (12, AFTER, "r1", "a2", 0, 2, None, "failed", "no", 700),
-            (14, AFTER, "r1", "a1", 1, 1, "1" * 64, None, None, None),
+            (4, stamp(BEGIN), "r1", "a1", 0, 1, "0" * 64, "succeeded", None, 500),
+            (9, stamp(BEFORE), "r1", "a2", 0, 1, "0" * 64, "in doubt", _DIED, None),
+            (12, stamp(AFTER), "r1", "a2", 0, 2, None, "failed", "no", 700),
+            (14, stamp(AFTER), "r1", "a1", 1, 1, "1" * 64, None, None, None),
         ],
     ),
     (
@@ -156,7 +157,7 @@ AUDITS: list[tuple[str, list[tuple[Any, ...]]]] = [
     (
         "What was in doubt, and who answered",
         [
-            (10, BEFORE, "r1", "a2", 1, 0, "fetch", "the process died", BEFORE, "retry", "ann"),
+            (10, stamp(BEFORE), "r1", "a2", 1, 0, "fetch", _DIED, stamp(BEFORE), "retry", "ann"),
         ],
     ),
     ("The state as of a time", [("main", "report", "text", "first", 6)]),

@@ -568,6 +568,29 @@ async def test_the_index_stays_in_use_during_a_rebuild(
 
 
 @in_loop
+async def test_a_comparison_begins_again_if_the_index_is_put_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_index, "PAGE_EVENTS", 2)
+    async with open_store(path) as store:
+        await append(store, *[failed(error="boom")] * 9)
+        await catch_up_search(store)
+        older = [False]
+
+        def progress(done: int, _: int) -> None:
+            if done == 8 and not older[0]:
+                older[0] = True
+                harm(
+                    path,
+                    f"DROP TABLE {INDEX}; {SQL['create'].format(index=INDEX)};"
+                    "UPDATE view_positions SET position = 1",
+                )
+
+        [difference] = await compare_search(store, progress=progress)
+        assert (older, difference.position) == ([True], 1)
+
+
+@in_loop
 async def test_the_rest_of_the_file_is_content_with_the_index(path: Path) -> None:
     async with open_store(path) as store:
         await append(store, received("a1"), changed("k", "boom"), metered())

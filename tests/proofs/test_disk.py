@@ -17,6 +17,9 @@ from engine.prove.family import ProofFailed
 from engine.prove.proof import Outcome, Proof, Scale
 
 BY_NAME = {proof.name: proof for proof in DISK_PROOFS}
+AFTER_OPENING = 6
+"""The sync of the file itself that is one of a checkpoint; while it is made, there are three."""
+
 BROKEN = [one.name for one in BREAKAGES.values() if one.caught_by in BY_NAME]
 
 TRIED = {
@@ -142,6 +145,32 @@ def test_of_a_torn_write_the_beginning_is_there(nursery: Nursery) -> None:
 def test_a_write_that_fails_is_told(nursery: Nursery) -> None:
     with pytest.raises(ProofFailed, match="disk I/O error"):
         probed(nursery, disk_of(nursery, "fail-once", at=3))
+
+
+def test_a_failed_sync_of_a_checkpoint_stops_the_store(nursery: Nursery) -> None:
+    database = nursery.folder / "disk" / "agents.db"
+    disk = Disk(
+        watched=database.parent, fault="fail-once", on="sync", only=database.name, at=AFTER_OPENING
+    )
+    arguments = {"database": str(database), "seed": 1, "count": 40, "at": AFTER_OPENING}
+    (ended,) = nursery.live(Life(name="failing", arguments=arguments, disk=disk))
+    report = ended.report
+    assert report["met"] == "working"
+    assert set(report["answers"][report["after"] :]) == {"io_error"}
+    (found,) = nursery.live(Life(name="reopened", arguments={"database": str(database)}))
+    assert found.report["broken"] == []
+
+
+def test_a_disk_that_fills_up_while_a_file_is_made_is_told_as_full(nursery: Nursery) -> None:
+    for room in range(0, 56_000, 4_000):
+        watched, freed = nursery.folder / f"disk {room}", nursery.folder / f"freed {room}"
+        watched.mkdir()
+        arguments = {"seed": room, "freed": str(freed), "more": 1}
+        arguments["database"] = str(watched / "agents.db")
+        disk = Disk(watched=watched, fault="full", room=room, freed=freed)
+        (ended,) = nursery.live(Life(name="full", arguments=arguments, disk=disk))
+        assert ended.report["broken"] == []
+        assert ended.report["refused"] > 0
 
 
 def test_a_life_that_hangs_is_ended(nursery: Nursery) -> None:

@@ -9,7 +9,7 @@ from engine.prove.plan import OwnPlan, plan_proof
 from engine.prove.proof import Outcome
 from tests.engine.cli.harness import call, plan
 
-TOOLS = '''
+TOOLS = """
 import asyncio, os, time
 from engine import ToolContext, tool
 
@@ -38,7 +38,7 @@ def chance(ctx: ToolContext) -> str:
 @tool(idempotent=True)
 def vanish() -> str:
     os._exit(7)
-'''
+"""
 
 LOOKS = plan(*[call(f"a{n}", "look", *([f"a{n - 1}"] if n else []), n=n) for n in range(4)])
 

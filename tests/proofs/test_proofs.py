@@ -6,13 +6,13 @@ import pytest
 
 from engine.prove.broken import BREAKAGES
 from engine.prove.catalog import proofs
+from engine.prove.clock_steps import CLOCK_STEPS
 from engine.prove.conduct import attempt, conduct
+from engine.prove.family import ProofFailed
 from engine.prove.kills import campaign
 from engine.prove.many_writers import MANY_WRITERS
 from engine.prove.proof import Outcome, Progress, Proof, Scale
 from engine.prove.rules import RULES
-from engine.prove.clock_steps import CLOCK_STEPS
-from engine.prove.family import ProofFailed
 
 BY_NAME = {one.name: one for one in proofs()}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from attrs import define, evolve, field
 
 from engine.prove.broken import in_force
+from engine.prove.disk.images import SECTOR
 from engine.prove.disk.lives import DiskPlace
 from engine.prove.disk.nursery import Life, Nursery, on_disk, only_those
 from engine.prove.disk.shim import Disk
@@ -34,9 +35,8 @@ RUNS = 2 * SHAPES
 MOST_N = 400
 """The last operation of a life at which it is killed; by then several runs are over."""
 
-LONG_TORN = 400
-SECTOR = 512
 PAGE = 4096
+"""Bytes of the largest writes."""
 
 Plan = Sequence[Disk]
 """What the disk does to one life after the other; `watched` is filled in."""
@@ -148,7 +148,7 @@ class _OneFile:
 
 
 def _kills(wanted: int, source: random.Random) -> Plan:
-    """Before and after each operation that is wanted; all of them, or some in each region."""
+    """Before and after each operation, or some of them, in their order."""
     numbers = range(1, MOST_N + 1)
     chosen = numbers if wanted >= MOST_N else sorted(source.sample(numbers, wanted))
     return [
@@ -171,15 +171,17 @@ def _tears(wanted: int, source: random.Random) -> Plan:
     """Of each write that is wanted a part reaches the file: whole sectors, or any bytes."""
     found = []
     for n in range(wanted):
-        at = source.randint(1, MOST_N) if wanted < LONG_TORN else n % MOST_N + 1
-        kept = source.choice((SECTOR * source.randint(0, 7), source.randint(1, PAGE - 1)))
+        at = source.randint(1, MOST_N) if wanted < MOST_N else n % MOST_N + 1
+        kept = source.choice(
+            (SECTOR * source.randint(0, PAGE // SECTOR - 1), source.randint(1, PAGE - 1))
+        )
         found.append(Disk(watched=Path(), fault="tear", on="write", at=at, keep=kept))
     return found
 
 
 def _run_tears(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     source = random.Random(seed)
-    plan = _tears(by_scale(scale, 10, 150, 2 * LONG_TORN), source)
+    plan = _tears(by_scale(scale, 10, 150, 2 * MOST_N), source)
     return _campaign(place, "tearing writes", _more(plan), progress)
 
 

@@ -76,39 +76,18 @@ class Losses:
 
 def _run(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     wanted = by_scale(scale, 160, 2_000, 50_000)
-    losses, source = Losses(), random.Random(seed)
 
     def prove(folder: Path, nursery: Nursery) -> Outcome:
+        outage = _Outage(nursery, folder, random.Random(seed), wanted, progress)
+        losses = outage.losses
         while losses.images < wanted and not losses.broken:
-            progress(f"losing power: {losses.images:,} of {wanted:,} disk images")
             now = min(wanted - losses.images, IMAGES_OF_ONE_HISTORY, max(wanted // 4, FEW_IMAGES))
-            _lose(nursery, folder, "power", now, source, losses)
+            outage.lose("power", now)
             if not losses.broken:
-                _lose(nursery, folder, "crash", now // CRASH_SHARE, source, losses)
+                outage.lose("crash", now // CRASH_SHARE)
         return Outcome(figures=losses.told(), broken=only_those(losses.broken))
 
     return on_disk(place, prove)
-
-
-def _lose(
-    nursery: Nursery,
-    folder: Path,
-    durability: Durability,
-    count: int,
-    source: random.Random,
-    losses: Losses,
-) -> None:
-    """Record one history, and lose power `count` times in it."""
-    history = record(nursery, folder / "history", durability, source)
-    if durability == "power":
-        losses.histories += 1
-        losses.operations += len(history.operations)
-        losses.syncs += sum(one.op == "S" for one in history.operations)
-        losses.events += len(history.events)
-    for image in images(history, count, source):
-        _judge(image, history, durability, folder / "image", losses)
-        if len(losses.broken) >= MOST_BROKEN:
-            return
 
 
 # --- losing ---
@@ -121,6 +100,14 @@ class Image:
     number: int
     moment: int
     files: dict[str, bytes]
+
+    def write(self, folder: Path) -> Path:
+        """Make the files in an empty folder; where the database is, or would be."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        return folder / "agents.db"
 
 
 def images(history: History, count: int, source: random.Random) -> Iterator[Image]:
@@ -138,39 +125,67 @@ def images(history: History, count: int, source: random.Random) -> Iterator[Imag
             number += 1
 
 
-def _judge(
-    image: Image, history: History, durability: Durability, folder: Path, losses: Losses
-) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for name, content in image.files.items():
-        (folder / name).write_bytes(content)
-    database = folder / "agents.db"
-    acknowledged = history.acknowledged_before(image.moment)
-    where = f"power lost before operation {image.moment:,} of {len(history.operations):,}"
-    opened = image.number % OPENED_EVERY == 0
-    try:
+@define
+class _Outage:
+    """Histories are recorded, and power is lost in them."""
+
+    nursery: Nursery
+    folder: Path
+    source: random.Random
+    wanted: int
+    progress: Progress
+    losses: Losses = field(factory=Losses)
+
+    def lose(self, durability: Durability, count: int) -> None:
+        """Record one history, and lose power `count` times in it."""
+        losses = self.losses
+        history = record(self.nursery, self.folder / "history", durability, self.source)
+        if durability == "power":
+            losses.histories += 1
+            losses.operations += len(history.operations)
+            losses.syncs += sum(one.op == "S" for one in history.operations)
+            losses.events += len(history.events)
+        for image in images(history, count, self.source):
+            self.progress(f"losing power: {losses.images:,} of {self.wanted:,} disk images")
+            self._judge(image, history, durability)
+            if len(losses.broken) >= MOST_BROKEN:
+                return
+
+    def _judge(self, image: Image, history: History, durability: Durability) -> None:
+        losses = self.losses
+        where = f"power lost before operation {image.moment:,} of {len(history.operations):,}"
+        try:
+            events = self._look(image)
+        except (sqlite3.Error, CarstoreError, _Corrupt) as error:
+            losses.corrupt += 1
+            losses.broken.append(f"{where}: {type(error).__name__}: {error}")
+            return
+        acknowledged = history.acknowledged_before(image.moment)
+        lost = max(acknowledged - len(events), 0)
+        if events != history.events[: len(events)] or len(events) not in history.ends:
+            losses.torn += 1
+            losses.broken.append(
+                f"{where}: the {len(events)} survivors are no beginning of the log"
+            )
+        elif durability == "crash":
+            losses.crash_images += 1
+            losses.crash_lost += lost > 0
+            losses.crash_most = max(losses.crash_most, lost)
+            return
+        elif lost:
+            losses.lost += lost
+            losses.broken.append(f"{where}: of {acknowledged} acknowledged events {lost} are lost")
+        losses.images += 1
+
+    def _look(self, image: Image) -> list[tuple[Any, ...]]:
+        """The events that SQLite finds in an image; now and then, carstore opens it too."""
+        database = image.write(self.folder / "image")
         events = _survivors(database, thoroughly=image.number % INTEGRITY_EVERY == 0)
-        if opened:
-            losses.opened += 1
-            asyncio.run(_goes_on(database, len(events)))
-    except (sqlite3.Error, CarstoreError, _Corrupt) as error:
-        losses.corrupt += 1
-        losses.broken.append(f"{where}: {type(error).__name__}: {error}")
-        return
-    lost = max(acknowledged - len(events), 0)
-    if events != history.events[: len(events)] or len(events) not in history.ends:
-        losses.torn += 1
-        losses.broken.append(f"{where}: the {len(events)} survivors are no beginning of the log")
-    elif durability == "crash":
-        losses.crash_images += 1
-        losses.crash_lost += lost > 0
-        losses.crash_most = max(losses.crash_most, lost)
-        return
-    elif lost:
-        losses.lost += lost
-        losses.broken.append(f"{where}: of {acknowledged} acknowledged events {lost} are lost")
-    losses.images += 1
+        if image.number % OPENED_EVERY == OPENED_EVERY // 2:
+            self.losses.opened += 1
+            # Made anew: whoever opens it first recovers it.
+            asyncio.run(_goes_on(image.write(self.folder / "image"), len(events)))
+        return events
 
 
 class _Corrupt(Exception):

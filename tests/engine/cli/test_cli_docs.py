@@ -93,6 +93,8 @@ def test_documents_have_the_documented_shape(folder: Folder) -> None:
         ("costs",),
         ("head",),
         ("rebuild",),
+        ("views",),
+        ("view", "costs"),
     ):
         assert shape(cli(name, "a.db", *rest, "--json").json) == documented(name), name
     kept = "99999:" + "0" * 64

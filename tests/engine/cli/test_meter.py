@@ -27,8 +27,8 @@ def test_lines_come_once_a_second_and_not_at_once(capsys: pytest.CaptureFixture[
             clock.now = tenth / 10
             meter(tenth * 1000, 24_000)
     assert capsys.readouterr().err.splitlines() == [
-        "view costs: folded 10,000 of 24,000 events",
-        "view costs: folded 20,000 of 24,000 events",
+        "view costs: folded 10,000 of 24,000 events, 10,000 a second, 1 s left",
+        "view costs: folded 20,000 of 24,000 events, 10,000 a second, 0 s left",
     ]
 
 

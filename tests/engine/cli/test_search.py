@@ -173,6 +173,23 @@ def test_a_file_that_may_not_be_written_is_searched_too(folder: Folder, rights: 
     assert stored(place / "a.db") == []
 
 
+def test_verify_compares_the_index_and_rebuild_makes_it_anew(folder: Folder) -> None:
+    with_many_events(folder)
+    assert cli("rebuild", "a.db", "--view", "search", "--json").json[0]["before"] == "none"
+    assert cli("verify", "a.db").code == 0
+    other = sqlite3.connect(folder / "a.db", isolation_level=None)
+    other.execute("INSERT INTO view_search_v1 (rowid, text) VALUES (3, 'key399')")
+    other.close()
+    done = cli("verify", "a.db", "--json")
+    assert (done.code, [problem["code"] for problem in done.json["problems"]]) == (1, ["view"])
+    assert "the word 'key399' is in" in done.json["problems"][0]["message"]
+    done = cli("search", "a.db", "key399", "--at", "3", "--json")
+    assert (done.code, done.json["error"]["code"]) == (1, "view_damaged")
+    [rebuilt] = cli("rebuild", "a.db", "--view", "search", "--json").json
+    assert (rebuilt["view"], rebuilt["before"]) == ("search", "different")
+    assert cli("verify", "a.db").code == 0
+
+
 def test_copies_take_their_index_with_them(folder: Folder) -> None:
     with_many_events(folder)
     assert found("key399", "--kind", "state_changed")

@@ -1,0 +1,28 @@
+"""`python -m tests.proofs.figures`: put the figures of `docs/proofs.md` where they are published."""
+
+from pathlib import Path
+
+from engine.prove.report import BEGIN, END
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "proofs.md"
+PUBLISHED = (ROOT / "README.md", ROOT / "docs" / "guarantees.md")
+
+
+def block(path: Path) -> str:
+    """What stands between the two marks."""
+    text = path.read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1, path
+    return text.partition(BEGIN)[2].partition(END)[0]
+
+
+def publish() -> None:
+    """Copy the block of the page into all others."""
+    made = block(PAGE)
+    for path in PUBLISHED:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(block(path), made), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    publish()
