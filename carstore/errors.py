@@ -112,8 +112,8 @@ class UnknownEvent(CarstoreError):
     def message(self) -> str:
         return (
             f"event {self.position} is a {self.kind!r:.200} of schema version "
-            f"{self.schema_version}, which this carstore does not know. Read the file with the newer "
-            "carstore that wrote it; nothing was changed."
+            f"{self.schema_version}, which this carstore does not know. "
+            "Read the file with the newer carstore that wrote it; nothing was changed."
         )
 
 

@@ -32,6 +32,7 @@ Micros = NewType("Micros", int)
 
 MAIN_SCOPE = Scope("main")
 
+_OUTPUT_REFERENCE = re.compile(r"\$+[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}?\.output(?:\.|\Z)")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 
 
@@ -41,6 +42,12 @@ def is_run_id(text: str) -> bool:
     The slash is left out because it separates a run from its inbox in stream names.
     """
     return _RUN_ID.match(text) is not None
+
+
+def is_output_reference(text: str) -> bool:
+    """Whether `text` has the form in which a plan refers to what an action will give,
+    `$ACTION.output` or `$ACTION.output.PATH`, or the escaped form of that, with one more `$`."""
+    return _OUTPUT_REFERENCE.match(text) is not None
 
 
 def run_stream(run_id: RunId) -> StreamName:

@@ -7,27 +7,39 @@ output, a parameter, the value of a state key) and not what the runtime itself h
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from operator import is_
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import attrs
 from attrs import field, frozen
 
 from carstore import canonical
 from carstore.blobs import Blob, make_blob, referred
-from carstore.events import KINDS, Event, StateChanged
-from carstore.names import Json
+from carstore.events import Event, ProposalReceived, StateChanged
+from carstore.names import Json, is_output_reference
 
 JsonPath: TypeAlias = tuple[str | int, ...]
 """A way into an event: the name of a field, then names and indexes; `*` is any of them."""
 
+_Change: TypeAlias = Callable[[Json], Json]
+
 INLINE_BYTES = 64 * 1024
 """Bytes of canonical text up to which a value stands in its event."""
 
-_PLAN = ("proposal", "actions", "*")
+_OF_AN_ACTION: tuple[JsonPath, ...] = (
+    ("parameters",),
+    ("expected_effects",),
+    ("compensation", "parameters"),
+    ("metadata",),
+)
+"""Objects of an action whose fields are somebody's values."""
+
 _LARGE: dict[str, tuple[JsonPath, ...]] = {
-    "proposal_received": ((*_PLAN, "parameters", "*"), (*_PLAN, "expected_effects", "*")),
+    "proposal_received": (
+        *[("proposal", "actions", "*", *path, "*") for path in _OF_AN_ACTION],
+        ("proposal", "context", "*"),
+    ),
     "action_succeeded": (("output",),),
     "action_failed": (("output",),),
     "action_deduplicated": (("output",),),
@@ -36,7 +48,8 @@ _LARGE: dict[str, tuple[JsonPath, ...]] = {
     "doubt_resolved": (("output",),),
     "state_changed": (("value",),),
 }
-"""Where values of any size stand."""
+"""Where values of any size stand, per kind. Other kinds hold nothing of anybody's: triggers and the
+runtime read them, by names like `token` that a rule may well mean."""
 
 
 def _lower(names: Iterable[str]) -> tuple[str, ...]:
@@ -81,26 +94,54 @@ class Redaction:
     def _redacted(
         self, event: Event, name: str, value: Json, sensitive: Iterable[JsonPath], blobs: list[Blob]
     ) -> Json:
-        def hidden(value: Json) -> Json:
+        def hide(value: Json) -> Json:
             return _beside(value, blobs, sensitive=True)
 
-        def shortened(value: Json) -> Json:
+        def shorten(value: Json) -> Json:
             if len(canonical.dumps(value).encode()) <= self.inline_bytes:
                 return value
             return _beside(value, blobs, sensitive=False)
+
+        in_plan = isinstance(event, ProposalReceived)
+        hidden = partial(_but_references, change=hide) if in_plan else hide
+        shortened = partial(_but_references, change=shorten) if in_plan else shorten
 
         for path in sensitive:
             if path[0] == name:
                 value = _replaced(value, path[1:], hidden)
         if self.names:
-            whole = isinstance(event, StateChanged) and self.is_sensitive(event.key)
-            value = hidden(value) if whole else self._without_names(value, hidden)
+            value = self._by_name(event, value, hidden)
         for path in _LARGE.get(event.kind, ()):
             if path[0] == name:
                 value = _replaced(value, path[1:], shortened)
         return value
 
-    def _without_names(self, value: Json, hidden: Callable[[Json], Json]) -> Json:
+    def _by_name(self, event: Event, value: Json, hidden: _Change) -> Json:
+        def walk(value: Json) -> Json:
+            return self._without_names(value, hidden)
+
+        if isinstance(event, StateChanged):
+            return hidden(value) if self.is_sensitive(event.key) else walk(value)
+        if isinstance(event, ProposalReceived):
+            value = _replaced(value, ("context",), walk)
+            return _replaced(
+                value, ("actions", "*"), lambda action: self._in_action(action, hidden, walk)
+            )
+        return walk(value)
+
+    def _in_action(self, action: Json, hidden: _Change, walk: _Change) -> Json:
+        """An action of a plan. The parameters of one on the state are the name of a key and its
+        value; those of others are named as the tool names them."""
+        parameters, paths = action.get("parameters"), _OF_AN_ACTION
+        if str(action.get("type")).startswith("state_") and type(parameters) is dict:
+            whole = self.is_sensitive(str(parameters.get("key")))
+            action = _replaced(action, ("parameters", "value"), hidden if whole else walk)
+            paths = paths[1:]
+        for path in paths:
+            action = _replaced(action, path, walk)
+        return action
+
+    def _without_names(self, value: Json, hidden: _Change) -> Json:
         if type(value) is dict:
             if referred(value) is not None:
                 return value
@@ -127,6 +168,24 @@ def _matches(pattern: str, name: str) -> bool:
     return name.endswith(bare) if pattern.startswith("*") else name.startswith(bare)
 
 
+def _but_references(value: Json, change: _Change) -> Json:
+    """`value` changed as a whole, or if it holds references to outputs, all but these: what they
+    stand for is not known before the actions are done."""
+    if type(value) is str:
+        return value if is_output_reference(value) else change(value)
+    if (type(value) is dict or type(value) is list) and _holds_reference(value):
+        return _replaced(value, ("*",), partial(_but_references, change=change))
+    return change(value)
+
+
+def _holds_reference(value: Json) -> bool:
+    if type(value) is str:
+        return is_output_reference(value)
+    if type(value) is dict:
+        return any(map(_holds_reference, value.values()))
+    return type(value) is list and any(map(_holds_reference, value))
+
+
 def _beside(value: Json, blobs: list[Blob], *, sensitive: bool) -> Json:
     """A reference to `value`. Nothing, and what is a reference already, stays as it is."""
     if value is None or referred(value) is not None:
@@ -136,7 +195,7 @@ def _beside(value: Json, blobs: list[Blob], *, sensitive: bool) -> Json:
     return blob.reference
 
 
-def _replaced(value: Json, path: JsonPath, replace: Callable[[Json], Json]) -> Json:
+def _replaced(value: Json, path: JsonPath, replace: _Change) -> Json:
     """`value` with what stands at `path` replaced, if anything does; copies along the way."""
     if not path:
         return replace(value)
@@ -161,6 +220,5 @@ def _replaced(value: Json, path: JsonPath, replace: Callable[[Json], Json]) -> J
 
 @cache
 def _json_fields(kind: str) -> tuple[str, ...]:
-    """The fields of a kind that hold any JSON."""
-    cls: Any = KINDS[kind]
-    return tuple([one.name for one in attrs.fields(cls) if one.type == Json])
+    """The fields of a kind that hold values of somebody's."""
+    return tuple(dict.fromkeys([str(path[0]) for path in _LARGE.get(kind, ())]))

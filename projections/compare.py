@@ -12,7 +12,7 @@ from carstore.store import Store
 from projections import tables
 from projections.errors import ViewDamaged
 from projections.memory import fold_into
-from projections.scan import pages
+from projections.scan import Progress, pages
 from projections.view import Key, R, View
 
 __all__ = ["Difference", "compare"]
@@ -39,7 +39,11 @@ class Difference:
 
 
 async def compare(
-    store: Store, view: View[Any, Any], *, limit: int = MAX_DIFFERENCES
+    store: Store,
+    view: View[Any, Any],
+    *,
+    limit: int = MAX_DIFFERENCES,
+    progress: Progress | None = None,
 ) -> list[Difference]:
     """Fold `view` from the first event, compare with the rows in the file, and say what differs.
 
@@ -58,7 +62,7 @@ async def compare(
         head = (await store.log.head()).position
         return [Difference(view=view.name, position=head, key=None, reason=damaged.reason)]
     folded: dict[Key, Any] = {}
-    async for events, _ in pages(store, view, 0, position):
+    async for events, _ in pages(store, view, 0, position, progress):
         fold_into(folded, view, events)
     found: list[Difference] = []
     for key, reason in _differences(view, stored, folded):

@@ -19,7 +19,7 @@ from projections import tables
 from projections.catch_up import catch_up
 from projections.errors import InvalidSelection
 from projections.memory import changes, check_rows, fold_into
-from projections.scan import newest, page, pages
+from projections.scan import Progress, newest, page, pages
 from projections.view import Key, R, View
 
 __all__ = ["row", "rows", "select"]
@@ -35,11 +35,13 @@ async def rows(
     *,
     at: int | None = None,
     where: Mapping[str, str | int | None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[Key, R]:
     """The rows by key and in its order: of now, or as of position `at`, that event included.
 
     Args:
         where: only rows that have these values in these columns.
+        progress: called now and then where the rows have to be folded from the log.
 
     Raises:
         UnknownEvent: at an event of a newer carstore.
@@ -50,8 +52,8 @@ async def rows(
     equals = where or {}
     _check(view, equals)
     if at is None:
-        return await _now(store, view, equals)
-    found = await _as_of(store, view, at)
+        return await _now(store, view, equals, progress)
+    found = await _as_of(store, view, at, progress)
     return {key: row for key, row in found.items() if _matches(row, equals)} if equals else found
 
 
@@ -77,14 +79,19 @@ async def select(store: Store, view: View[Any, R], **equals: str | int | None) -
     return list((await rows(store, view, where=equals)).values())
 
 
-async def _now(store: Store, view: View[Any, R], equals: Mapping[str, object]) -> dict[Key, R]:
+async def _now(
+    store: Store,
+    view: View[Any, R],
+    equals: Mapping[str, object],
+    progress: Progress | None = None,
+) -> dict[Key, R]:
     if store.writable and view.inline is None:
         with suppress(Busy, DiskFull, ReadOnly, SchemaTooNew):
             await catch_up(store, view)
     found = await store.database.read(partial(_current, view=view, equals=equals))
     if found is not None:
         return found
-    everything = await _as_of(store, view, (await store.log.head()).position)
+    everything = await _as_of(store, view, (await store.log.head()).position, progress)
     return {key: row for key, row in everything.items() if _matches(row, equals)}
 
 
@@ -132,13 +139,15 @@ def _overlaid(
     return dict(sorted(stored.items(), key=lambda item: item[0]))
 
 
-async def _as_of(store: Store, view: View[Any, R], at: int) -> dict[Key, R]:
+async def _as_of(
+    store: Store, view: View[Any, R], at: int, progress: Progress | None
+) -> dict[Key, R]:
     until = min(at, (await store.log.head()).position)
     position, folded = await store.database.read(partial(_stored_until, view=view, until=until))
     if position == 0 and view.newest is not None:
         fold_into(folded, view, await store.database.read(partial(newest, view=view, until=until)))
     else:
-        async for events, _ in pages(store, view, position, until):
+        async for events, _ in pages(store, view, position, until, progress):
             fold_into(folded, view, events)
     check_rows(view, folded.values())
     return dict(sorted(folded.items(), key=lambda item: item[0]))

@@ -17,7 +17,7 @@ from projections import tables
 from projections.catch_up import CHECKPOINT_STEPS
 from projections.errors import InvalidView, ViewDamaged
 from projections.memory import changes, checksum, checksum_in_order, fold_into
-from projections.scan import page, pages
+from projections.scan import Progress, page, pages
 from projections.statements import SQL
 from projections.view import Key, View
 
@@ -25,9 +25,6 @@ __all__ = ["Progress", "Rebuilt", "rebuild"]
 
 STEP_ROWS = 2_000
 """Rows of one transaction: others wait no longer than for a step of a catch-up."""
-
-Progress = Callable[[Position, Position], None]
-"""Called now and then with the position that was reached and the one to reach."""
 
 _Result = TypeVar("_Result")
 
@@ -124,10 +121,12 @@ class _Work:
         return "equal" if same else "different"
 
     async def _fold(self, after: int, until: int) -> None:
-        async for events, done in pages(self.store, self.view, after, until):
-            fold_into(self.rows, self.view, events)
+        def progress(done: Position, _: Position) -> None:
             if self.progress:
                 self.progress(done, self.head)
+
+        async for events, _ in pages(self.store, self.view, after, until, progress):
+            fold_into(self.rows, self.view, events)
 
     async def store_rows(self) -> Position:
         """Write the rows, and what is appended meanwhile, and put them in the place of the old."""

@@ -6,7 +6,7 @@ know comes through, so that the fold meets it and refuses: nothing is ever dropp
 
 import json
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,6 +27,10 @@ PAGE_CHARS = 4 * 1024 * 1024
 
 PAGE_POSITIONS = 50_000
 """Positions that one page looks through: a view may read one kind among millions of events."""
+
+
+Progress = Callable[[Position, Position], None]
+"""Called now and then with the position that was reached and the one to reach."""
 
 
 class Page(NamedTuple):
@@ -60,13 +64,15 @@ def page(connection: sqlite3.Connection, view: View[Any, Any], after: int, until
 
 
 async def pages(
-    store: Store, view: View[Any, Any], after: int, until: int
+    store: Store, view: View[Any, Any], after: int, until: int, progress: Progress | None = None
 ) -> AsyncGenerator[Page, None]:
     """All such pages, each read by itself, so that nothing waits long for the reader."""
     while after < until:
         found = await store.database.read(partial(page, view=view, after=after, until=until))
         yield found
         after = found.until
+        if progress:
+            progress(found.until, Position(until))
 
 
 def newest(connection: sqlite3.Connection, view: View[Any, Any], until: int) -> list[Recorded]:

@@ -58,6 +58,7 @@ def test_every_example_has_a_test() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "first.py",
         "agent_loop.py",
+        "consumer.py",
         "view_tools.py",
     }
 
@@ -148,3 +149,12 @@ def test_the_view_of_tools_counts_calls_and_failures(tmp_path: Path) -> None:
 def test_the_page_on_views_shows_it() -> None:
     page = (ROOT / "docs" / "views.md").read_text(encoding="utf-8")
     assert f"```python\n{(EXAMPLES / 'view_tools.py').read_text(encoding='utf-8')}```" in page
+
+
+def test_the_report_has_each_step_once_after_a_kill(tmp_path: Path) -> None:
+    killed_after("step 3", "consumer.py", tmp_path)
+    told = finished("consumer.py", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "report.db")) as connection:
+        done = connection.execute("SELECT step, position FROM done ORDER BY rowid").fetchall()
+    assert [row[0] for row in done] == list(range(1, 9))
+    assert told == f"reported up to position {done[-1][1]}\n"

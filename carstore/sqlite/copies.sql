@@ -1,11 +1,17 @@
 -- Statements of backup, restore, fork, export and import.
 
--- Runs whose newest event is not the one that ends a run.
+-- Runs whose newest event, in their own stream, is not the one that ends a run.
 -- name: runs_without_end
-SELECT substr(s.name, 5) FROM streams AS s JOIN events AS e ON e.stream_id = s.stream_id
-    AND e.version = (SELECT max(version) FROM events WHERE stream_id = s.stream_id)
-WHERE s.lease = s.name AND s.name GLOB 'run/*' AND e.kind <> 'proposal_completed'
-ORDER BY s.stream_id;
+SELECT r.run_id FROM (
+    SELECT min(stream_id) AS first,
+           substr(name, 5, length(name) - CASE WHEN name GLOB '*/inbox' THEN 10 ELSE 4 END)
+               AS run_id
+    FROM streams WHERE name GLOB 'run/?*' GROUP BY 2) AS r
+WHERE instr(r.run_id, '/') = 0 AND r.run_id <> '' AND NOT EXISTS (
+    SELECT 1 FROM streams AS s JOIN events AS e ON e.stream_id = s.stream_id
+        AND e.version = (SELECT max(version) FROM events WHERE stream_id = s.stream_id)
+    WHERE s.name = 'run/' || r.run_id AND e.kind = 'proposal_completed')
+ORDER BY r.first;
 
 -- All events of the streams in a JSON list.
 -- name: history

@@ -10,7 +10,6 @@ drops those of the other.
 import os
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -79,7 +78,7 @@ class Database:
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._checkpointer: aiosqlite.Connection | None = None
-        self._turn = threading.Lock()
+        self._turns: wal.Turns | None = None
         self._tidies = False
 
     @property
@@ -120,23 +119,24 @@ class Database:
 
     async def checkpoint(self) -> wal.Checkpoint:
         """Move what is in the WAL into the file, beside the writer and without waiting for it."""
-        if self._checkpointer is None:
+        if self._checkpointer is None or self._turns is None:
             raise Closed(self.path)
-        job = partial(wal.checkpoint, turn=self._turn, wait=True)
-        return await self.run(self._checkpointer, job)
+        return await self.run(self._checkpointer, partial(self._turns.checkpoint, wait=True))
 
     async def empty_wal(self) -> wal.Checkpoint:
         """The same, then what was appended meanwhile, between two appends: so that the next one
         begins the WAL anew. If somebody who reads holds it back, it is left at the first step."""
         found = await self.checkpoint()
-        if not found.is_whole:
+        if not found.is_whole or self._turns is None:
             return found
-        return await self.write(partial(wal.checkpoint, turn=self._turn, wait=False))
+        return await self.write(partial(self._turns.checkpoint, wait=False))
 
     async def truncate_wal(self) -> None:
         """Move all of the WAL into the file and empty it, as far as nobody is in the way: what was
         deleted is then in neither."""
-        await self.write(partial(wal.truncate, turn=self._turn))
+        if self._turns is None:
+            raise Closed(self.path) if self._reader is None else ReadOnly(self.path)
+        await self.write(self._turns.truncate)
 
     def wal_pages(self) -> int:
         """Pages in the WAL since it last began anew."""
@@ -204,7 +204,7 @@ async def open_database(
             database._writer = await _connect(database, _uri(name, "rw" if exists else "rwc"))
             await database.write(lambda connection: _prepare(connection, database, begin))
             _sync_directory(name)  # the file may be new, and its WAL is whenever it was closed
-            database._turn = wal.turn_of(name)
+            database._turns = wal.turns_of(name)
             database._checkpointer = await _connect(database, _uri(name, "rw"))
             await database.run(database._checkpointer, lambda c: _settings(c, database))
         database._reader = await _open_reader(database)

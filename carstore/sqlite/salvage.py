@@ -5,20 +5,22 @@ what was written: all events before it are proven by the chain, and none behind 
 copied as they are, so the chain of the copy goes on to verify; then the copy begins a life of its
 own, like every copy. What can still be read behind that place is not trusted, and is told.
 
-A file is read in the way that proves most of it: with its WAL or, if that is damaged, without. The
+A file is read in the way that proves most of it: by SQLite, with its WAL or without; or, where its
+schema or its trees are damaged, by looking through its pages for rows that look like events. The
 original is never written to. (Beside one that has a WAL, SQLite may make a `-shm` file.)
 """
 
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeAlias
 
 from attrs import Factory, define, frozen
 
 from carstore.clock import Clock, SystemClock
-from carstore.errors import CopyFailed, NotFound, SchemaTooNew, UnknownEvent
+from carstore.errors import CannotOpen, CopyFailed, NotFound, UnknownEvent
 from carstore.holders import Processes, SystemProcesses
 from carstore.log import Head
 from carstore.names import Json, Position, StreamName, lease_of
@@ -29,16 +31,11 @@ from carstore.sqlite.audit import BEGINNING, Audit, Enough
 from carstore.sqlite.blob_audit import body_amiss
 from carstore.sqlite.copies import check, new_file, opened
 from carstore.sqlite.life import begin_life
-from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA
-from carstore.sqlite.readonly import READ_ERRORS, open_tolerant
-from carstore.sqlite.scan import VERIFY, Row, Unreadable, read_page
+from carstore.sqlite.readonly import READ_ERRORS
+from carstore.sqlite.scan import Row, Unreadable
+from carstore.sqlite.sources import PAGE_ROWS, ByPages, BySqlite, Source, Way
 from carstore.sqlite.statements import SQL
 from carstore.verification import Problem
-
-PAGE_ROWS = 1_000
-
-MAX_EMPTY_PAGES = 100
-"""So many pages without one readable row are skipped when what is left is looked for."""
 
 Leftover: TypeAlias = Callable[[dict[str, Json]], None]
 """Called with each event that could be read but is not trusted: its columns by name."""
@@ -55,8 +52,8 @@ class Salvaged:
     """The last event that was copied."""
     problem: Problem | None
     """What ended the copy; None: all of the log was copied."""
-    without_wal: bool
-    """Whether the WAL was left out, since more could be proven without it."""
+    way: Way
+    """How the file was read: in the way that proves most of it."""
     untrusted: int
     """Events from that place on that could be read, and were not copied."""
     values: int
@@ -85,16 +82,19 @@ def salvage(
 
     Raises:
         NotFound, AlreadyThere: there is no such file; there is one of the new name.
+        CannotOpen: the file cannot be read by this user.
         SchemaTooNew, UnknownEvent: a newer carstore wrote it. It may be whole.
         CopyFailed: there is nothing to trust in it, or the new file cannot be made.
     """
     origin = os.fspath(source)
     if not os.path.isfile(origin):
         raise NotFound("database", origin)
+    if not os.access(origin, os.R_OK):
+        raise CannotOpen(origin, "this process may not read it", "Ask its owner for the right.")
     tell = progress or _silent
-    with placed(path) as place, _best_reading(origin, tell) as (connection, without_wal):
+    with placed(path) as place, _best_source(origin, tell) as read:
         with new_file(place.part) as made:
-            copy = _Copy(connection, made, origin)
+            copy = _Copy(read, made)
             copy.run(tell)
             if copy.head == BEGINNING:
                 reason = copy.problem.message if copy.problem else "there are no events"
@@ -103,15 +103,13 @@ def salvage(
         life = _begun(place.part, place.name, origin, open_runs, clock, processes)
         check(place.part, place.name, origin, copy.head, tell)
         place.finish()
-        untrusted = (
-            _tell_rest(connection, copy.head.position, leftover, tell) if copy.problem else 0
-        )
+        untrusted = _tell_rest(read, copy.head.position, leftover, tell) if copy.problem else 0
     return Salvaged(
         path=place.name,
         source=origin,
         head=copy.head,
         problem=copy.problem,
-        without_wal=without_wal,
+        way=read.way,
         untrusted=untrusted,
         values=values,
         values_lost=lost,
@@ -147,59 +145,54 @@ def _begun(
 
 
 @contextmanager
-def _best_reading(origin: str, tell: Progress) -> Iterator[tuple[sqlite3.Connection, bool]]:
-    """The file, open in the way that proves most events, and whether that is without its WAL."""
-    proven: list[tuple[int, bool]] = []
-    errors = []
-    for with_wal in (True, False) if wal.holds_something(origin) else (False,):
+def _best_source(origin: str, tell: Progress) -> Iterator[Source]:
+    """The file, opened in the way that proves most events. Looking through all pages is slow, so it
+    is tried only where SQLite does not reach the end."""
+    best: tuple[int, Source] | None = None
+    try:
+        for way in _ways(origin, tell):
+            source = way()
+            if source is None:
+                continue
+            try:
+                proven, whole = _proven(source, tell)
+            except BaseException:
+                source.close()
+                raise
+            if best is not None and proven <= best[0]:
+                source.close()
+                continue
+            if best is not None:
+                best[1].close()
+            best = (proven, source)
+            if whole:
+                break
+        assert best is not None, "the last way opens every file that can be read"
+        yield best[1]
+    finally:
+        if best is not None:
+            best[1].close()
+
+
+def _ways(origin: str, tell: Progress) -> list[Callable[[], Source | None]]:
+    def by_sqlite(with_wal: bool) -> Source | None:
         try:
-            with closing(open_tolerant(origin, with_wal=with_wal)) as connection:
-                _check_identity(connection, origin)
-                proven.append((_proven(connection, tell), with_wal))
-        except READ_ERRORS as error:
-            errors.append(str(error))
-    if not proven:
-        raise CopyFailed(origin, f"SQLite cannot read it: {errors[0]}", "Restore a backup.")
-    _, with_wal = max(proven)
-    with closing(open_tolerant(origin, with_wal=with_wal)) as connection:
-        yield connection, wal.holds_something(origin) and not with_wal
+            return BySqlite.open(origin, with_wal=with_wal)
+        except READ_ERRORS:
+            return None
+
+    with_wal = (True, False) if wal.holds_something(origin) else (False,)
+    return [*[partial(by_sqlite, one) for one in with_wal], partial(ByPages.open, origin, tell)]
 
 
-def _check_identity(connection: sqlite3.Connection, origin: str) -> None:
-    (ours,) = connection.execute("PRAGMA application_id").fetchone()
-    (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    if ours == APPLICATION_ID and schema > SCHEMA:
-        raise SchemaTooNew(origin, schema, SCHEMA)
-
-
-def _last(connection: sqlite3.Connection) -> int:
-    with suppress(*READ_ERRORS):
-        for (last,) in connection.execute(VERIFY["last_position"]):
-            return last if isinstance(last, int) else 0
-    return 0
-
-
-def _items(
-    connection: sqlite3.Connection, after: int, tell: Progress
-) -> Iterator[Row | Unreadable]:
-    """The rows after a position, until there are no more or nothing can be read."""
-    last, what = _last(connection), "events read"
-    more = True
-    while more:
-        page = read_page(connection, after, PAGE_ROWS, last)
-        yield from page.items
-        after, more = page.after, page.more
-        tell(what, min(after, last), last)
-
-
-def _proven(connection: sqlite3.Connection, tell: Progress) -> int:
-    """How many events of the file are proven."""
+def _proven(source: Source, tell: Progress) -> tuple[int, bool]:
+    """How many events of the file are proven, and whether these are all."""
     audit, proven = Audit(), 0
-    for item in _items(connection, 0, tell):
+    for item in source.items(0, tell):
         if _problem(audit, item) is not None:
-            break
+            return proven, False
         proven += 1
-    return proven
+    return proven, proven > 0
 
 
 def _problem(audit: Audit, item: Row | Unreadable) -> Problem | None:
@@ -230,9 +223,8 @@ def _problem(audit: Audit, item: Row | Unreadable) -> Problem | None:
 class _Copy:
     """The proven beginning of a log, on its way from one file into another."""
 
-    source: sqlite3.Connection
+    source: Source
     made: sqlite3.Connection
-    origin: str
     problem: Problem | None = None
     head: Head = BEGINNING
     """The last event that was copied."""
@@ -242,7 +234,7 @@ class _Copy:
     def run(self, tell: Progress) -> None:
         """Copy events until one is not what it must be."""
         self.made.execute("BEGIN IMMEDIATE")
-        for item in _items(self.source, 0, tell):
+        for item in self.source.items(0, tell):
             self.problem = _problem(self._audit, item)
             if self.problem is None and not isinstance(item, Unreadable):
                 self.problem = self._insert(item)
@@ -280,13 +272,12 @@ class _Copy:
         for blob, position in blobs.referred.items():
             if position > self.head.position or position <= blobs.forgotten.get(blob, 0):
                 continue
-            with suppress(*READ_ERRORS):
-                row = self.source.execute(VERIFY["blob"], (blob,)).fetchone()
-                if row is not None and body_amiss(*row) is None:
-                    self.made.execute(SQL["insert_blob"], row)
-                    copied += 1
-                    continue
-            lost += 1
+            whole = [row for row in self.source.value(blob) if body_amiss(*row) is None]
+            if whole:
+                self.made.execute(SQL["insert_blob"], whole[0])
+                copied += 1
+            else:
+                lost += 1
         self.made.execute("COMMIT")
         return copied, lost
 
@@ -299,24 +290,13 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _tell_rest(
-    connection: sqlite3.Connection, copied: int, leftover: Leftover | None, tell: Progress
-) -> int:
+def _tell_rest(source: Source, copied: int, leftover: Leftover | None, tell: Progress) -> int:
     """Hand over every event behind the copied ones that can be read. Returns how many."""
-    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
-    last, after, found, empty = _last(connection), copied, 0, 0
-    while empty < MAX_EMPTY_PAGES:
-        page = read_page(connection, after, PAGE_ROWS, last)
-        rows = [item for item in page.items if not isinstance(item, Unreadable)]
-        for row in rows:
-            found += 1
-            if leftover is not None:
-                leftover(dict(zip(_COLUMNS, map(_as_json, row), strict=False)))
-        empty = 0 if rows else empty + 1
-        if page.after <= after or (not page.more and page.after >= last):
-            break
-        after = page.after
-        tell("events looked for", min(after, last), last)
+    found = 0
+    for row in source.rest(copied, tell):
+        found += 1
+        if leftover is not None:
+            leftover(dict(zip(_COLUMNS, map(_as_json, row), strict=False)))
     return found
 
 

@@ -5,8 +5,11 @@ is there and nobody reads from the WAL, the next commit begins it anew, so its f
 as it once was. Whoever keeps a transaction open holds that back: then the WAL grows with each
 commit, and no checkpoint can help. Nothing of carstore keeps one open for longer than a page.
 
-Checkpoints of one process take turns, also those of several stores on one file: SQLite before
-3.51.3 has a rare bug when two connections reset a WAL at the same instant.
+SQLite before 3.51.3 has a rare bug: if a connection begins the WAL anew in the very instant in
+which another one begins to checkpoint what was moved already, the new frames may count as moved. So
+the checkpoints of one process take turns, also those of several stores on one file, and one that
+would find nothing to move is left out: while there is something to move, nobody begins the WAL
+anew.
 """
 
 import asyncio
@@ -55,48 +58,68 @@ class Checkpoint(NamedTuple):
         return self.pages == self.moved >= 0
 
 
-_turns: "WeakValueDictionary[tuple[int, int], threading.Lock]" = WeakValueDictionary()
+class Turns:
+    """Under which this process checkpoints one file. `turns_of` makes it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._moved: tuple[bytes, int] | None = None
+        """Round of the WAL, and its frames when all of them had been moved."""
+
+    def checkpoint(self, connection: sqlite3.Connection, *, wait: bool) -> Checkpoint:
+        """Copy the WAL into the file as far as no reader is in the way.
+
+        Args:
+            wait: for our turn, rather than leave it to whoever has it.
+        """
+        if not self._lock.acquire(blocking=wait):
+            return Checkpoint(-1, -1)
+        try:
+            salt, frames = _look_at(self._path)
+            if (salt, frames) == self._moved:
+                return Checkpoint(frames, frames)
+            _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            found = Checkpoint(pages, moved)
+            self._moved = (salt, pages) if found.is_whole else None
+            return found
+        finally:
+            self._lock.release()
+
+    def truncate(self, connection: sqlite3.Connection) -> None:
+        """Copy the WAL into the file and cut it to nothing, waiting for readers as for any lock."""
+        with self._lock:
+            self._moved = None
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+_turns: "WeakValueDictionary[tuple[int, int], Turns]" = WeakValueDictionary()
 _turns_guard = threading.Lock()
 
 
-def turn_of(path: str) -> threading.Lock:
-    """The lock under which this process checkpoints that file."""
+def turns_of(path: str) -> Turns:
+    """The turns of a file, whatever name it is opened by."""
     found = os.stat(path)
     with _turns_guard:
-        return _turns.setdefault((found.st_dev, found.st_ino), threading.Lock())
-
-
-def checkpoint(connection: sqlite3.Connection, turn: threading.Lock, *, wait: bool) -> Checkpoint:
-    """Copy the WAL into the file as far as no reader is in the way.
-
-    Args:
-        wait: for the turn, rather than leave it to whoever has it.
-    """
-    if not turn.acquire(blocking=wait):
-        return Checkpoint(-1, -1)
-    try:
-        _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    finally:
-        turn.release()
-    return Checkpoint(pages, moved)
-
-
-def truncate(connection: sqlite3.Connection, turn: threading.Lock) -> None:
-    """Copy the WAL into the file and cut it to nothing, waiting for readers as for any lock."""
-    with turn:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return _turns.setdefault((found.st_dev, found.st_ino), Turns(os.path.realpath(path)))
 
 
 def count_pages(path: str) -> int:
     """Pages in the WAL of the file at `path` since it last began anew."""
+    _, frames = _look_at(path)
+    return frames
+
+
+def _look_at(path: str) -> tuple[bytes, int]:
+    """The salt of the WAL's present round, and how many frames that has."""
     with suppress(FileNotFoundError), open(f"{path}-wal", "rb", buffering=0) as wal:
         return _frames(wal.fileno())
-    return 0
+    return b"", 0
 
 
-def _frames(wal: int) -> int:
-    """The frames of a WAL. Its file keeps its size; those that are left of earlier rounds come
-    last, and have another salt than the header."""
+def _frames(wal: int) -> tuple[bytes, int]:
+    """The file keeps its size; frames that are left of earlier rounds come last, and have another
+    salt than the header."""
     header = os.pread(wal, _HEADER, 0)
     salt, page_size = header[16:24], int.from_bytes(header[8:12], "big")
     frame_size = _FRAME_HEADER + page_size
@@ -105,7 +128,7 @@ def _frames(wal: int) -> int:
     def is_left_over(frame: int) -> bool:
         return os.pread(wal, 8, _HEADER + frame * frame_size + 8) != salt
 
-    return bisect_left(frames, x=True, key=is_left_over)
+    return salt, bisect_left(frames, x=True, key=is_left_over)
 
 
 def exists(path: str) -> bool:

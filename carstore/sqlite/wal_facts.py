@@ -27,7 +27,8 @@ five marks, and by every process that has the database open."""
 READ_MARKS = 5
 
 _UNUSED_MARK = 0xFFFFFFFF
-_HEADER, _FRAME_HEADER, _INDEX_HEADER = 32, 24, 136
+WAL_HEADER, FRAME_HEADER, _INDEX_HEADER = 32, 24, 136
+"""Bytes."""
 _MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
 """Of the WAL, by the byte order of its checksums."""
 _WORD = 2**32
@@ -128,25 +129,25 @@ def read_wal(path: str, max_checked: int) -> WalFile | None:
 
 
 def _read_wal(wal: int, max_checked: int) -> WalFile | None:
-    size, header = os.fstat(wal).st_size, os.pread(wal, _HEADER, 0)
+    size, header = os.fstat(wal).st_size, os.pread(wal, WAL_HEADER, 0)
     if size == 0:
         return None
     order = None
-    if len(header) == _HEADER:
+    if len(header) == WAL_HEADER:
         magic, _, page_size = struct.unpack(">3I", header[:12])
         order = _MAGIC.get(magic)
     if order is None or not 512 <= page_size <= 65536 or page_size & (page_size - 1):
         return WalFile(bytes=size, page_size=0, frames=0, valid=0, commits_lost=0, checked=True)
-    frame_size = _FRAME_HEADER + page_size
-    possible = range((size - _HEADER) // frame_size)
+    frame_size = FRAME_HEADER + page_size
+    possible = range((size - WAL_HEADER) // frame_size)
 
     def is_of_old(frame: int) -> bool:
-        return os.pread(wal, 8, _HEADER + frame * frame_size + 8) != header[16:24]
+        return os.pread(wal, 8, WAL_HEADER + frame * frame_size + 8) != header[16:24]
 
     frames = bisect_left(possible, x=True, key=is_of_old)
     valid, lost, checked = frames, 0, frames <= max_checked
     if checked:
-        bodies = (os.pread(wal, frame_size, _HEADER + n * frame_size) for n in possible)
+        bodies = (os.pread(wal, frame_size, WAL_HEADER + n * frame_size) for n in possible)
         valid, lost = _check(header, order, bodies)
     return WalFile(
         bytes=size,
@@ -171,7 +172,7 @@ def _check(header: bytes, order: str, frames: Iterator[bytes]) -> tuple[int, int
     for body in frames:
         found: tuple[int, int] = struct.unpack_from(">2I", body, 16)
         of_this_round = body[8:16] == header[16:24]
-        whole = of_this_round and _checksum(order, before, body[:8] + body[_FRAME_HEADER:]) == found
+        whole = of_this_round and _checksum(order, before, body[:8] + body[FRAME_HEADER:]) == found
         if whole and not broken:
             valid += 1
         elif whole:

@@ -83,7 +83,8 @@ async def _verify_views(store: Store, views: Sequence[View[Any, Any]]) -> list[P
     problems = []
     for name, check in checks:
         try:
-            differences = await check()
+            with Meter(f"view {name}: compared") as meter:
+                differences = await check(progress=meter)
         except UnknownEvent:
             continue  # the check of the log has told that
         except CarstoreError as error:

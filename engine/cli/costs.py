@@ -2,6 +2,7 @@
 
 import click
 
+from engine.cli.meter import Meter
 from engine.cli.options import at_option, check_at, database, json_option, reading
 from engine.cli.screen import Cell, dollars, print_json, table, text, write
 from engine.cli.stopping import run_stoppable
@@ -32,7 +33,8 @@ def costs(database: str, at: int | None, as_json: bool) -> None:
 async def _load(path: str, at: int | None) -> list[Cost]:
     async with reading(path) as store:
         await check_at(store, at)
-        return list((await rows(store, COSTS, at=at)).values())
+        with Meter("costs: folded") as meter:
+            return list((await rows(store, COSTS, at=at, progress=meter)).values())
 
 
 def _total(found: list[Cost]) -> Cost:

@@ -6,6 +6,7 @@ from attrs import frozen
 from carstore import canonical, connect
 from carstore.names import Json, RunId
 from engine.cli.errors import BadUsage
+from engine.cli.meter import Meter
 from engine.cli.options import (
     at_option,
     check_at,
@@ -81,7 +82,9 @@ def _show_there(database: str, found: list[Doubt], there: Found | None) -> None:
 async def _load(path: str, at: int | None, origin: str | None) -> tuple[list[Doubt], Found | None]:
     async with reading(path) as store:
         await check_at(store, at)
-        found = sorted((await rows(store, DOUBTS, at=at)).values(), key=lambda doubt: doubt.since)
+        with Meter("doubts: folded") as meter:
+            held = await rows(store, DOUBTS, at=at, progress=meter)
+        found = sorted(held.values(), key=lambda doubt: doubt.since)
         return found, await look(store, {doubt.run_id for doubt in found}, origin)
 
 

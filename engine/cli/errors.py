@@ -47,10 +47,12 @@ BAD_INPUT = frozenset(
 FAILED = frozenset(
     {
         "busy",
+        "cannot_open",
         "closed",
         "context_closed",
         "copy_failed",
         "corrupt",
+        "cursor_refused",
         "demo_failed",
         "disk_full",
         "internal",

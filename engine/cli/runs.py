@@ -6,6 +6,7 @@ from attrs import frozen
 from carstore import Store
 from carstore.errors import LeaseHeld
 from carstore.names import Json, RunId, run_lease
+from engine.cli.meter import Meter
 from engine.cli.options import (
     at_option,
     check_at,
@@ -52,7 +53,9 @@ class _Found:
 async def _load(path: str, at: int | None) -> list[_Found]:
     async with reading(path) as store:
         await check_at(store, at)
-        found = sorted((await rows(store, RUNS, at=at)).values(), key=lambda run: run.started_at)
+        with Meter("runs: folded") as meter:
+            held = (await rows(store, RUNS, at=at, progress=meter)).values()
+        found = sorted(held, key=lambda run: run.started_at)
         if at is not None:  # who drives a run is known of now only
             return [_Found(run, None) for run in found]
         return [_Found(run, await driver_of(store, run.run_id, run.status)) for run in found]

@@ -20,6 +20,11 @@ from engine.held import open_run
 
 __all__ = ["salvage"]
 
+_WAYS = {
+    "without_wal": "The WAL is left out: more can be proven without it.",
+    "pages": "SQLite does not find all of it: its pages were searched one by one.",
+}
+
 STANDARD = "-"
 """For a file: standard output."""
 
@@ -100,8 +105,8 @@ def _tell(found: Salvaged, listed: str | None) -> None:
     head = found.head
     tell(f"Made {found.path}: {head.position:,} events, the last {head.position} {head.hash}")
     tell(f"It is log {found.life.log_id}, epoch {found.life.epoch}.")
-    if found.without_wal:
-        tell("Its WAL is left out: more could be proven without it.")
+    if found.way != "whole":
+        tell(_WAYS[found.way])
     if found.problem is None:
         tell(
             "All events of the log are in it. Whether some were lost from its end, a head that was"
@@ -134,7 +139,7 @@ def _json(found: Salvaged) -> Json:
         if problem is None
         else {"position": problem.position, "code": problem.code, "message": problem.message},
         "untrusted": found.untrusted,
-        "without_wal": found.without_wal,
+        "way": found.way,
         "values": found.values,
         "values_lost": found.values_lost,
         "log_id": found.life.log_id,

@@ -10,6 +10,7 @@ from carstore.errors import NotFound
 from carstore.log import Head
 from carstore.names import Json
 from engine.cli.errors import BadUsage
+from engine.cli.meter import Meter
 from engine.cli.options import (
     all_views,
     at_option,
@@ -195,7 +196,9 @@ async def _rows(
 ) -> list[Any]:
     async with reading(path) as store:
         await check_at(store, at)
-        return list((await rows(store, wanted, at=at, where=equals)).values())
+        with Meter(f"view {wanted.name}: folded") as meter:
+            found = await rows(store, wanted, at=at, where=equals, progress=meter)
+        return list(found.values())
 
 
 def find_view(known: Sequence[View[Any, Any]], name: str, database: str) -> View[Any, Any]:
@@ -207,6 +210,9 @@ def find_view(known: Sequence[View[Any, Any]], name: str, database: str) -> View
     for one in known:
         if one.name == name:
             return one
+    if name == "search":
+        hint = f"It is an index: {command_line('search', database)} WORDS."
+        raise NotFound("view", name, hint)
     near = suggestion(name, [one.name for one in known])
     command = command_line("views", database)
     hint = f"{near.removeprefix('; ').capitalize()} " if near else ""

@@ -9,10 +9,10 @@ What waits for what:
     files -> check:files    report, check:files -> publish -> check:published
 """
 
+from carstore.names import is_output_reference
 from engine.demo.languages import language_of
 from engine.demo.walk import FoundFile, Listing
 from engine.ir import Action, ActionType, FailureBehavior, Proposal, Reversibility
-from engine.rules.references import is_reference_like
 
 __all__ = ["CONCURRENCY", "RUN_ID", "make_plan"]
 
@@ -203,4 +203,4 @@ def _state(
 
 def _literal(text: str) -> str:
     """Text that a plan hands on as it is, also if it looks like a reference to an output."""
-    return f"${text}" if is_reference_like(text) else text
+    return f"${text}" if is_output_reference(text) else text

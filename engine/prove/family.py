@@ -71,7 +71,7 @@ class Family:
         _serve()
         context = multiprocessing.get_context("forkserver")
         given = (life, arguments, str(self.output), in_force())
-        child = context.Process(target=_live, args=given, daemon=True)
+        child = context.Process(target=_live, args=given)
         child.start()
         self.children = [one for one in self.children if one.is_alive()]
         self.children.append(child)

@@ -33,6 +33,9 @@ __all__ = ["OwnPlan", "plan_proof"]
 MAX_UNHARMED_SECONDS = 3600
 """How long a plan may take: whoever has longer ones proves with a shorter one."""
 
+AFTER_A_CALL = 0.5
+"""The share of kills that wait for a call: so calls in flight are met, however short they are."""
+
 MAX_LIVES = 200
 """Of one file. A run of which every life is killed too early is then let go on to its end."""
 
@@ -161,7 +164,9 @@ class _Campaign:
                 unharmed = figures.kills >= wanted or lives >= MAX_LIVES
                 child = self._born(place, family)
                 lives += 1
-                over = self._let_end(family, child) if unharmed else self._kill(family, child)
+                over = (
+                    self._let_end(family, child) if unharmed else self._kill(place, family, child)
+                )
                 waits = child.exitcode == WAITS
                 ledger.check()
                 self.progress(f"killing the plan's process: {figures.kills:,} of {wanted:,}")
@@ -173,9 +178,13 @@ class _Campaign:
         if not figures.broken:
             shutil.rmtree(place.folder)
 
-    def _kill(self, family: Family, child: Child) -> bool:
-        """Kill it at a random moment of its life; whether it was over before."""
+    def _kill(self, place: Place, family: Family, child: Child) -> bool:
+        """Kill it at a random moment of its life, or soon after a call has begun; whether it was
+        over before."""
         reach = self.seconds * self.chance.choice((0.1, 0.4, 1.0))
+        if self.chance.random() < AFTER_A_CALL:
+            reach = self.seconds * 0.1
+            self._await_call(place, child)
         child.join(self.chance.uniform(0, reach))
         family.check(child, WAITS)
         if child.exitcode is not None:
@@ -183,6 +192,12 @@ class _Campaign:
         kill(child)
         self.figures.kills += 1
         return False
+
+    def _await_call(self, place: Place, child: Child) -> None:
+        """Wait for the next call of a tool, but not for ever: the process may make none."""
+        before, end = _size(place.journal), time.monotonic() + self.seconds
+        while child.is_alive() and _size(place.journal) == before and time.monotonic() < end:
+            time.sleep(0.001)
 
     def _let_end(self, family: Family, child: Child) -> bool:
         family.finish(child, MAX_UNHARMED_SECONDS, fine=(WAITS,))
@@ -282,6 +297,10 @@ async def _end_of(place: Place) -> _End:
         {one.action_id: one.status.value for one in result.results},
         {key: read.value for key, read in state.items() if read.exists},
     )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _brief(end: _End) -> str:

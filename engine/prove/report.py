@@ -22,50 +22,46 @@ WIDTH = 100
 _HEADLINES = (
     (
         "kills",
-        "**Killed at random moments**: {processes killed} processes, {of them while recovering} of"
-        " them while they recovered. {acknowledged events lost} of {events acknowledged}"
-        " acknowledged events lost, {calls repeated after their completion} completed actions"
-        " called again, {calls without a durable intent} calls without a durable intent.",
+        "**Killed** at random moments, {processes killed} processes: {acknowledged events lost} of"
+        " {events acknowledged} acknowledged events lost,"
+        " {calls repeated after their completion} completed actions called again,"
+        " {calls without a durable intent} calls without a durable intent.",
     ),
     (
         "killed at an operation",
-        "**Killed at a chosen moment**: {processes killed} processes, exactly before or after their"
-        " n-th write or sync. {acknowledged events lost} of {events acknowledged} acknowledged"
-        " events lost, {appends there in part} appends there in part.",
+        "**Killed** at a chosen write or sync, {processes killed} processes:"
+        " {acknowledged events lost} events lost, {appends there in part} appends there in part.",
     ),
     (
         "power loss",
-        "**Power lost**: {disk images} disks as they may be afterwards."
-        " {acknowledged events lost} acknowledged events lost, {corrupt files} corrupt files.",
+        "**Power lost**, {disk images} disks as they may be then: {acknowledged events lost} events"
+        " lost, {corrupt files} corrupt files.",
     ),
     (
         "failing disk",
-        "**Disks that fail**: {processes on a failing disk} processes whose n-th write or sync"
-        " failed. {processes that crashed or hung} crashed or hung, {promises broken} promises"
-        " broken.",
+        "**Failing disks**, {processes on a failing disk} processes:"
+        " {processes that crashed or hung} crashed or hung, {promises broken} promises broken.",
     ),
     (
         "many writers",
-        "**Shared**: {processes} processes appending to one file at once."
-        " {acknowledged appends lost} of {appends acknowledged} appends lost,"
-        " {failures without a reason} failed without a reason.",
+        "**Shared** by {processes} processes: {acknowledged appends lost} of {appends acknowledged}"
+        " appends lost, {failures without a reason} failed without a reason.",
     ),
     (
         "stopped processes",
-        "**Stopped**: {stops} stops of processes that contend for the same runs,"
-        " {of them after an expiry} runs taken over after an expiry. {promises broken} promises"
+        "**Stopped** {stops} times while processes contend for runs: {promises broken} promises"
         " broken.",
     ),
     (
         "bit flips",
-        "**Damaged**: {bits flipped, one at a time} bits flipped, one at a time."
-        " {of them changed or dropped an event} of them changed or dropped an event, and"
-        " {of these not reported} of these were not reported.",
+        "**Damaged** in one bit, {bits flipped, one at a time} times:"
+        " {of them changed or dropped an event} changed an event, {of these not reported} of these"
+        " unnoticed.",
     ),
     (
         "restart",
-        "**Restarted**: at work again {ready, p95 ms} ms (p95) after a new process was started,"
-        " with {events in the file} events in the file.",
+        "**Restarted** with {events in the file} events in the file: at work again in"
+        " {ready, p95 ms} ms (p95).",
     ),
 )
 """Sentences with the figures of a proof, for those who read no table."""

@@ -21,7 +21,7 @@ from attrs import define, frozen
 
 from carstore import canonical
 from carstore.errors import CarstoreError
-from carstore.names import Json
+from carstore.names import Json, is_output_reference
 from engine.problems import Step, shown
 from engine.rules.identifiers import MAX_ID_CHARS
 
@@ -29,14 +29,12 @@ __all__ = [
     "Reference",
     "UnresolvedReference",
     "find",
-    "is_reference_like",
     "read",
     "references",
     "resolve",
 ]
 
 _OUTPUT = ".output"
-_FORM = re.compile(rf"\$+[A-Za-z0-9][A-Za-z0-9._:/-]{{0,{MAX_ID_CHARS - 1}}}?\.output(?:\.|\Z)")
 _INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})\Z")
 
 
@@ -62,11 +60,6 @@ class Reference:
     path: tuple[str, ...]
 
 
-def is_reference_like(text: str) -> bool:
-    """Whether `text` has the form of a reference, to whatever action, or of an escaped one."""
-    return _FORM.match(text) is not None
-
-
 def read(text: str, ids: Container[str]) -> Reference | None:
     """`text` as a reference to one of the actions `ids`; None if it is plain or escaped text.
 
@@ -74,7 +67,7 @@ def read(text: str, ids: Container[str]) -> Reference | None:
         UnresolvedReference: it has the form of a reference, but names no action of `ids`, or a
             segment of its path is empty.
     """
-    if _FORM.match(text) is None or text.startswith("$$"):
+    if not is_output_reference(text) or text.startswith("$$"):
         return None
     end = text.rfind(_OUTPUT, 0, 1 + MAX_ID_CHARS + len(_OUTPUT))
     while end > 0:
@@ -163,7 +156,7 @@ class _Resolver:
         reference = read(value, self.ids)
         if reference is not None:
             return self.copy(self.target(reference), reference)
-        return value[1:] if is_reference_like(value) else value
+        return value[1:] if is_output_reference(value) else value
 
     def target(self, reference: Reference) -> Json:
         try:

@@ -10,11 +10,11 @@ from typing import Any
 from attrs import define, field, frozen
 
 from carstore import canonical
-from carstore.names import Json
+from carstore.names import Json, is_output_reference
 from engine.ir import ActionType
 from engine.problems import Problem, ProblemCode, Step, path_text, shown, suggestion, with_value
 from engine.rules.identifiers import problem_with_id, problem_with_state_key
-from engine.rules.references import UnresolvedReference, find, is_reference_like, read
+from engine.rules.references import UnresolvedReference, find, read
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "PlanCheck", "size_problems"]
 
@@ -134,7 +134,7 @@ class PlanCheck:
             self._add(ProblemCode.WRONG_TYPE, path, message)
         elif (reason := problem_with_state_key(key)) is not None:
             self._add(ProblemCode.INVALID_KEY, path, with_value(key, reason))
-        elif is_reference_like(key):
+        elif is_output_reference(key):
             message = f"{shown(key)} is a reference; a key must be known beforehand"
             self._add(ProblemCode.INVALID_KEY, path, message)
 

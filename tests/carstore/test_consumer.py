@@ -120,6 +120,28 @@ async def test_several_consumers_share_a_file(path: Path, rows: Path) -> None:
     assert sorted(applied(rows)) == sorted([1, 2, 3, 4] * 2)
 
 
+@in_loop
+async def test_running_that_is_cancelled_within_a_transaction_applies_nothing_twice(
+    path: Path, rows: Path
+) -> None:
+    """The transaction goes on without whoever waits for it."""
+
+    def slow(connection: sqlite3.Connection, recorded: Recorded) -> None:
+        apply(connection, recorded)
+        time.sleep(0.01)
+
+    await grow(path, 20)
+    async with open_store(path) as store, consumer(store, rows, "c") as c:
+        for _ in range(3):
+            running = asyncio.create_task(c.run(slow))
+            await asyncio.sleep(0.03)
+            running.cancel()
+            await asyncio.wait([running])
+            assert running.cancelled()
+        await c.catch_up(slow)
+    assert applied(rows) == list(range(1, 22))
+
+
 # What fails.
 
 

@@ -1,5 +1,6 @@
 """What goes beside an event: what was named, what a rule names, what is large; and nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carstore import canonical
-from carstore.blobs import filled, has_references, hash_of, make_blob, referred, references
+from carstore.blobs import filled, has_references, hash_of, make_blob, references, referred
 from carstore.errors import InvalidJson
 from carstore.events import ActionSucceeded, ProposalReceived, StateChanged
+from carstore.names import LeaseName
 from carstore.redaction import Redaction
+from carstore.sqlite.verify import verify
+from tests.carstore.helpers import in_loop, open_store
 
 NAMES = st.sampled_from(["a", "password", "Password", "db_password", "token", "*", "$blob"])
 VALUES = st.recursive(
@@ -159,3 +163,60 @@ def received(plan: Any) -> ProposalReceived:
         abort_on_exhausted_retry=False,
         abort_on_rejection=False,
     )
+
+
+@in_loop
+async def test_a_rule_does_not_take_the_log_its_leases(path: Path) -> None:
+    """`token`, `host` and others are names that triggers and the runtime go by."""
+    async with open_store(path, redaction=Redaction(names=["*"])) as store:
+        held = await store.leases.acquire(LeaseName("x"))
+        await store.leases.renew()
+        assert not held.lost
+        (row,) = await store.leases.rows()
+        assert row.holder == store.leases.holder
+        await store.leases.release(held)
+        assert await store.leases.rows() == []
+        assert (await verify(store)).problems == ()
+
+
+PLAN = {
+    "id": "p",
+    "source": "s",
+    "context": {"id": "c"},
+    "actions": [
+        {"id": "w", "type": "state_write", "parameters": {"key": "password", "value": "v"}},
+        {"id": "k", "type": "state_write", "parameters": {"key": "a", "value": {"id": "v"}}},
+        {
+            "id": "t",
+            "tool": "x",
+            "parameters": {"key": "v", "n": 1},
+            "dependencies": ["w"],
+            "expected_effects": {"password": "v", "b": 1},
+            "compensation": {"tool": "y", "parameters": {"id": "v"}},
+            "metadata": {"key": "v"},
+        },
+    ],
+}
+
+
+def test_rules_reach_the_values_of_a_plan_and_not_its_structure() -> None:
+    made, blobs = Redaction(names=["*password*", "key", "id", "dependencies", "tool"]).applied(
+        received(PLAN)
+    )
+    assert isinstance(made, ProposalReceived)
+    assert sorted(blob.body for blob in blobs) == [b'"c"', *[b'"v"'] * 6]
+    plan = made.proposal
+    write, inner, call = plan["actions"]
+    assert (write["id"], write["parameters"]["key"]) == ("w", "password")
+    assert referred(write["parameters"]["value"])
+    assert inner["parameters"]["key"] == "a"
+    assert referred(inner["parameters"]["value"]["id"])
+    assert (call["id"], call["tool"], call["dependencies"]) == ("t", "x", ["w"])
+    assert referred(call["parameters"]["key"])
+    assert call["parameters"]["n"] == 1
+    assert referred(call["expected_effects"]["password"])
+    assert call["compensation"]["tool"] == "y"
+    assert referred(call["compensation"]["parameters"]["id"])
+    assert referred(call["metadata"]["key"])
+    assert referred(plan["context"]["id"])
+    assert plan["id"] == "p"

@@ -210,6 +210,58 @@ def test_a_damaged_schema_hides_nothing_that_stands_before_it(file: Path, name: 
     assert salvage(file).head.position == EVENTS
 
 
+def root_of(file: Path, table: str) -> int:
+    connection = stock(file)
+    (page,) = connection.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)
+    ).fetchone()
+    connection.close()
+    return int(page)
+
+
+@pytest.mark.parametrize("content", ["zeros", "noise", "header only"])
+@pytest.mark.parametrize("place", ["first page", "events", "streams"])
+def test_events_are_found_though_no_tree_leads_to_them(
+    file: Path, whole: Path, place: str, content: str
+) -> None:
+    """All but the streams, which are so few that their root holds them."""
+    page = 1 if place == "first page" else root_of(file, place)
+    data, size = bytearray(file.read_bytes()), 100 if content == "header only" else 4096
+    filler = bytes(size) if content != "noise" else random.Random(1).randbytes(size)
+    data[(page - 1) * 4096 : (page - 1) * 4096 + size] = filler
+    file.write_bytes(data)
+    if place == "streams":
+        refused(file, CopyFailed)
+        return
+    found = salvage(file)
+    assert (found.head.position, found.way, found.problem) == (EVENTS, "pages", None)
+    assert same_beginning(file.with_name("new.db"), whole, EVENTS)
+
+
+def test_of_pages_the_proven_beginning_is_copied_and_the_rest_listed(file: Path) -> None:
+    edit(file, "UPDATE events SET recorded_at = 1 WHERE position = 400")
+    data = bytearray(file.read_bytes())
+    data[:4096] = bytes(4096)
+    file.write_bytes(data)
+    listed: list[dict[str, Any]] = []
+    found = salvage(file, leftover=listed.append)
+    assert (found.head.position, found.way) == (399, "pages")
+    assert found.problem is not None
+    assert (found.problem.position, found.problem.code) == (400, "hash")
+    assert [one["position"] for one in listed] == list(range(400, EVENTS + 1))
+
+
+def test_a_gap_between_pages_ends_the_copy(file: Path) -> None:
+    edit(file, "DELETE FROM events WHERE position BETWEEN 300 AND 310")
+    data = bytearray(file.read_bytes())
+    data[:4096] = bytes(4096)
+    file.write_bytes(data)
+    found = salvage(file)
+    assert found.problem is not None
+    assert found.head.position >= 299  # what was deleted may still stand in its page
+    assert found.untrusted == EVENTS - 310 or found.head.position > 299
+
+
 @pytest.fixture
 def with_wal(path: Path, tmp_path: Path) -> Path:
     """A file of which a checkpoint has moved 10 events; the others are in its WAL."""
@@ -236,7 +288,7 @@ def test_what_is_in_a_wal_is_copied_as_far_as_it_is_whole(with_wal: Path) -> Non
     wal.write_bytes(data)
     found = salvage(with_wal)
     assert 10 <= found.head.position < 30
-    assert not found.without_wal
+    assert found.way == "whole"
     assert wal.read_bytes() == data
 
 
@@ -268,10 +320,11 @@ def test_a_wal_that_makes_it_worse_is_left_out(with_wal: Path) -> None:
     wal.write_bytes(data)
     assert not verify_file(with_wal).ok
     found = salvage(with_wal)
-    assert (found.head.position, found.without_wal) == (10, True)
+    assert (found.head.position, found.way) == (10, "without_wal")
 
 
-def test_values_beside_the_log_come_along(path: Path) -> None:
+@pytest.mark.parametrize("way", ["whole", "pages"])
+def test_values_beside_the_log_come_along(path: Path, way: str) -> None:
     async def fill() -> list[Recorded]:
         async with open_store(path) as store:
             for n in range(4):
@@ -286,8 +339,11 @@ def test_values_beside_the_log_come_along(path: Path) -> None:
         f"UPDATE blobs SET body = x'00' WHERE hash = '{blobs[1]}'",
         "DELETE FROM events WHERE position = 5",
     )
+    if way == "pages":
+        path.write_bytes(bytes(100) + path.read_bytes()[100:])
     found = salvage(path)
     assert (found.head.position, found.values, found.values_lost) == (4, 1, 2)
+    assert found.way == way
     forgotten = {event.event.hash for event in new_events(path) if event.kind == "blob_forgotten"}  # type: ignore[union-attr]
     assert forgotten == {blobs[0], blobs[1]}
 

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -59,7 +60,33 @@ async def test_checkpoints_of_one_process_take_turns(
                 *[store.database.truncate_wal() for store in stores],
             )
     assert most == 1
-    assert done >= 5 * 9
+    assert done >= 5 * 3
+
+
+@in_loop
+async def test_what_is_in_the_file_already_is_not_checkpointed_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what SQLite's WAL-reset bug needs, together with a write at the same instant."""
+    done = 0
+
+    class Counting(database.JobConnection):
+        def execute(self, sql: str, parameters: Any = ()) -> Any:
+            nonlocal done
+            done += isinstance(sql, str) and "wal_checkpoint" in sql
+            return super().execute(sql, parameters)
+
+    monkeypatch.setattr(database, "JobConnection", Counting)
+    async with open_store(path) as store, open_store(path) as other:
+        for turn in range(1, 5):
+            await store.log.append(change("k", LARGE))
+            for _ in range(3):
+                assert (await store.database.empty_wal()).is_whole
+                assert (await other.database.checkpoint()).is_whole
+            assert done == turn
+    with closing(stock(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (5,)
+    assert verify_file(path).ok
 
 
 @pytest.mark.usefixtures("soon")

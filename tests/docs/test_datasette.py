@@ -1,4 +1,4 @@
-"""What the example shows in Datasette is there, and its queries say what those of docs/sql.md do."""
+"""What the example shows in Datasette is there; its queries say what those of docs/sql.md do."""
 
 import json
 import re
@@ -112,7 +112,8 @@ def test_what_is_hidden_is_there_and_so_are_the_tables_of_the_views(
 
 def test_the_search_box_of_datasette_finds_events(agents: sqlite3.Connection) -> None:
     """Datasette makes this query of `fts_table` and `fts_pk`."""
-    box = f"SELECT position FROM log WHERE position IN (SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?)"
+    rowids = f"SELECT rowid FROM {INDEX} WHERE {INDEX} MATCH ?"
+    box = f"SELECT position FROM log WHERE position IN ({rowids})"
     assert agents.execute(box, ('"second"',)).fetchall() == [(23,)]
 
 

@@ -278,3 +278,37 @@ def test_naming_nothing_sensitive_leaves_the_digest_as_it_was() -> None:
     assert ToolSchema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
     assert schema.digest != ToolSchema(name="t", sensitive=("output",)).digest
     assert schema.digest == "3647a67649228b62fe3d139c47f7a3c673c31ce57da824082b6654fc0b15751f"
+
+
+@in_loop
+async def test_a_rule_for_everything_breaks_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    plan = Proposal(
+        actions=[
+            Action(id="w", type="state_write", parameters={"key": "k", "value": SECRET}),
+            LOGIN,
+            Action(id="u", tool="use", parameters={"token": "$in.output.token"}),
+        ]
+    )
+    async with connect(path, redaction=Redaction(names=["*"])) as store:
+        result = await runtime(store).execute(plan, run_id="r")
+        assert result.status == "succeeded"
+        assert calls[-1] == ("use", f"token-of-{SECRET}")
+        assert await runtime(store).execute(plan, run_id="r") == result
+    assert SECRET not in everything_in(path)
+
+
+@in_loop
+async def test_a_large_parameter_that_refers_to_an_output_gets_it(tmp_path: Path) -> None:
+    @tool(read_only=True)
+    async def join(parts: list[str]) -> int:
+        calls.append(parts[-1])
+        return sum(map(len, parts))
+
+    parts = ["x" * 50_000, "y" * 50_000, "$in.output.user"]
+    plan = Proposal(actions=[LOGIN, Action(id="j", tool="join", parameters={"parts": parts})])
+    async with connect(tmp_path / "a.db", redaction=Redaction(inline_bytes=1000)) as store:
+        result = await Runtime(store, [login, join]).execute(plan)
+        assert of(result.results, "j").output == 100_003
+        assert calls[-1] == "ada"
+        assert len(await store.blobs.infos()) == 4

@@ -128,9 +128,9 @@ async def test_the_best_come_first_if_asked_for(path: Path) -> None:
         assert await found(store, "disk") == [4, 3, 2]
         assert await found(store, "disk", best=True) == [3, 2, 4]
         assert (await search_place(store)).behind == 0, "ranks need one index of everything"
-        await append(store, failed(error="disk disk disk disk disk disk disk disk disk"))
+        await append(store, failed(error=f"disk {'and still more words ' * 40}"))
         async with open_store(path, readonly=True) as other:
-            assert await found(other, "disk", best=True) == [5, 3, 2, 4]
+            assert await found(other, "disk", best=True) == [3, 2, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -562,9 +562,25 @@ async def test_the_index_stays_in_use_during_a_rebuild(
         ended = sorted(type(result).__name__ for result in (one, two))
         assert ended in (["Rebuilt", "Rebuilt"], ["Rebuilt", "ViewDamaged"])
         assert await compare_search(store) == []
-        left = f"SELECT name FROM sqlite_master WHERE name LIKE '{INDEX}_new%'"
+
+
+@in_loop
+async def test_a_rebuild_removes_what_an_interrupted_one_has_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = f"SELECT count(*) FROM sqlite_master WHERE name LIKE '{INDEX}_new%'"
+    async with open_store(path) as store:
+        await append(store, *[failed(error="boom")] * 9)
+        await catch_up_search(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(search_index, "text_of", _failing_at(9, search_index.text_of))
+            with pytest.raises(RuntimeError):
+                await rebuild_search(store)
+        assert sql(path, left) == [(5,)]
+        assert await found(store, "boom") == list(range(10, 1, -1)), "the old one is in use"
         await rebuild_search(store)
-        assert sql(path, left) == []
+        assert sql(path, left) == [(0,)]
+        assert await compare_search(store) == []
 
 
 @in_loop

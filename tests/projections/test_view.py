@@ -1,5 +1,6 @@
 """A view that does not fit together, or could not stand in SQL, cannot be made."""
 
+import re
 from typing import Any
 
 import attrs
@@ -7,6 +8,7 @@ import pytest
 from attrs import frozen
 
 from carstore.events import InferenceMetered
+from carstore.sqlite.statements import schema_text
 from projections import COSTS, VIEWS
 from projections.catalog import INLINE, LAZY
 from projections.errors import InvalidView
@@ -65,6 +67,17 @@ def test_a_column_that_cannot_stand_in_sql_is_refused(name: str) -> None:
     row = attrs.make_class("Odd", {name: attrs.field(type=str)})
     with pytest.raises(InvalidView, match="cannot be a name in SQL"):
         view(row=row, key=(name,))
+
+
+def test_the_names_that_are_taken_are_those_of_the_schema_and_of_the_search() -> None:
+    named = re.findall(r"(?m)^CREATE (?:TABLE|VIEW) (\w+)", schema_text())
+    assert {*named, "search"} == RESERVED
+
+
+@pytest.mark.parametrize("name", ["sqlite_things", "view_things", "view_"])
+def test_names_that_begin_as_tables_of_others_do_are_refused(name: str) -> None:
+    with pytest.raises(InvalidView, match="no name begins with sqlite_ or view_"):
+        view(name=name)
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

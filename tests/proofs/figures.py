@@ -1,4 +1,4 @@
-"""`python -m tests.proofs.figures`: put the figures of `docs/proofs.md` where they are published."""
+"""`python -m tests.proofs.figures`: put the figures of `docs/proofs.md` where they are told."""
 
 from pathlib import Path
 
@@ -20,8 +20,9 @@ def publish() -> None:
     """Copy the block of the page into all others."""
     made = block(PAGE)
     for path in PUBLISHED:
-        text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(block(path), made), encoding="utf-8")
+        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        path.write_text(f"{before}{BEGIN}{made}{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

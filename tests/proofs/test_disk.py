@@ -162,7 +162,7 @@ def test_a_failed_sync_of_a_checkpoint_stops_the_store(nursery: Nursery) -> None
 
 
 def test_a_disk_that_fills_up_while_a_file_is_made_is_told_as_full(nursery: Nursery) -> None:
-    for room in range(0, 56_000, 4_000):
+    for room in (0, 16_000, 44_000):  # no file, no shared memory, no WAL
         watched, freed = nursery.folder / f"disk {room}", nursery.folder / f"freed {room}"
         watched.mkdir()
         arguments = {"seed": room, "freed": str(freed), "more": 1}
