@@ -33,7 +33,8 @@
 -- shows it. `leases` is kept by a trigger, because rule 5 reads it between one row and the next: it
 -- can be folded again from the events, and a write to it that says anything else than the newest
 -- event is refused. All other views are tables named view_NAME_vVERSION with a plain SQL view NAME
--- on top; they may be dropped at any time and rebuilt.
+-- on top (the full-text index, view_search_vVERSION, has none); they may be dropped at any time and
+-- rebuilt.
 --
 -- To read history by hand, begin with the view `log`.
 

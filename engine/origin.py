@@ -15,6 +15,7 @@ from carstore import events as e
 from carstore.errors import CarstoreError
 from carstore.log import Recorded
 from carstore.names import Json, RunId
+from carstore.sqlite.rights import kept
 
 __all__ = ["CallThere", "Found", "look_at_origin"]
 
@@ -66,6 +67,8 @@ async def look_at_origin(
     there = path or (began.origin or {}).get("path")
     if not began.origin or not there or _same_file(there, store.path):
         return None
+    if path is None and _is_backup(there):
+        return None  # it knows no more than the copy
     try:
         async with connect(there, create=False, readonly=True) as origin:
             return await _ask(origin, began.origin, runs)
@@ -87,6 +90,10 @@ async def _epoch(store: Store) -> e.LogEpochStarted:
 
 def _same_file(one: str, other: str) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def _is_backup(path: str) -> bool:
+    return os.path.exists(path) and kept(path) is not None
 
 
 async def _ask(origin: Store, copied: Json, runs: Collection[RunId]) -> Found | None:

@@ -14,7 +14,7 @@ from attrs import define, field
 from engine.prove.broken import in_force
 from engine.prove.family import Child, Family, kill, wait_until
 from engine.prove.ledger import Ledger
-from engine.prove.outside import SQL, looking
+from engine.prove.outside import SQL, is_made, looking
 from engine.prove.proof import Figure, Outcome, Progress, Proof, Scale, by_scale
 from engine.prove.workload import SHAPES, Place, main, notes
 
@@ -218,6 +218,6 @@ def _events(place: Place, kind: str) -> list[Any]:
     if not place.database.exists():
         return []
     with looking(place.database) as log:
-        if not log.execute(SQL["is_made"]).fetchone():
-            return []  # it was killed before it had made the schema
+        if not is_made(log):
+            return []
         return [run for (run,) in log.execute(SQL["runs_of_kind"], (kind,))]

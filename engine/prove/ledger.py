@@ -16,7 +16,7 @@ from carstore import connect
 from carstore.names import MAIN_SCOPE
 from carstore.sqlite.verify import verify
 from engine.prove.aftermath import view_faults
-from engine.prove.outside import SQL, looking
+from engine.prove.outside import SQL, is_made, looking
 from engine.prove.workload import Place, expected_of, notes
 
 _MAX_UNTOLD = 4
@@ -50,7 +50,7 @@ class Ledger:
         if not self.place.database.exists():
             return
         with looking(self.place.database) as log:
-            if log.execute(SQL["is_made"]).fetchone():
+            if is_made(log):
                 self._check_order(log)
                 self._check_acknowledged(log)
         self._check_calls()

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from carstore.sqlite.statements import parse_named
 
-__all__ = ["SQL", "connected", "looking"]
+__all__ = ["SQL", "connected", "is_made", "looking"]
 
 SQL = parse_named(Path(__file__).with_name("queries.sql").read_text(encoding="utf-8"))
 
@@ -28,3 +28,14 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
     finally:
         connection.close()
+
+
+def is_made(log: sqlite3.Connection) -> bool:
+    """Whether there is a log to look at, now. If the process died while it made the file, somebody
+    who may write must first roll that back; that is left to the next one."""
+    try:
+        return log.execute(SQL["is_made"]).fetchone() is not None
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname.startswith("SQLITE_READONLY"):
+            return False
+        raise

@@ -15,6 +15,7 @@ import pytest
 
 from carstore import Recorded, Store
 from carstore.errors import Closed, InvalidEvent, StoreFailed
+from carstore.log import Head
 from carstore.names import RunId, StreamName
 from carstore.sqlite import follow, wal
 from carstore.sqlite import log as sqlite_log
@@ -233,6 +234,26 @@ async def test_a_lock_that_lasts_makes_a_follower_late_and_no_more(
 
 
 @in_loop
+async def test_what_is_committed_and_noticed_right_after_a_look_is_found(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", 60)
+    async with open_store(path) as store:
+        look, is_first = store.log.head, True
+
+        async def look_and_append() -> Head:
+            nonlocal is_first
+            found = await look()
+            if is_first:
+                is_first = False
+                await store.log.append(step())
+            return found
+
+        monkeypatch.setattr(store.log, "head", look_and_append)
+        assert await asyncio.wait_for(taken(store.log.follow(after=1), 1), 5) == [2]
+
+
+@in_loop
 async def test_a_store_for_reading_is_followed_too(path: Path) -> None:
     async with open_store(path) as store, open_store(path, readonly=True) as reader:
         task = asyncio.create_task(taken(reader.log.follow(), 3))
@@ -263,6 +284,7 @@ async def test_readers_that_stop_midway_hold_nothing_back_and_miss_nothing(
 ) -> None:
     monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 100)
     monkeypatch.setattr(wal, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(sqlite_log, "PAGE_CHARS", 5_000)
     last: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with open_store(path) as store, open_store(path, readonly=True) as reader:
         await store.log.append(*[step() for _ in range(1500)])

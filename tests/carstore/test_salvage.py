@@ -251,6 +251,21 @@ def test_of_pages_the_proven_beginning_is_copied_and_the_rest_listed(file: Path)
     assert [one["position"] for one in listed] == list(range(400, EVENTS + 1))
 
 
+def test_of_two_copies_of_a_row_the_proven_one_is_taken(file: Path, whole: Path) -> None:
+    """A page that was given up may hold what once stood there, or worse."""
+    data, root = bytearray(file.read_bytes()), root_of(file, "view_positions")
+    place = data.find(b'"prev":') // 4096 * 4096  # some leaf of the events
+    copy = bytes(data[place : place + 4096]).replace(b'"value":"xxx', b'"value":"yyy')
+    assert copy != data[place : place + 4096]
+    assert (root - 1) * 4096 < place
+    data[(root - 1) * 4096 : root * 4096] = copy
+    data[:4096] = bytes(4096)
+    file.write_bytes(data)
+    found = salvage(file)
+    assert (found.head.position, found.way) == (EVENTS, "pages")
+    assert same_beginning(file.with_name("new.db"), whole, EVENTS)
+
+
 def test_a_gap_between_pages_ends_the_copy(file: Path) -> None:
     edit(file, "DELETE FROM events WHERE position BETWEEN 300 AND 310")
     data = bytearray(file.read_bytes())

@@ -89,7 +89,6 @@ async def test_what_is_in_the_file_already_is_not_checkpointed_again(
     assert verify_file(path).ok
 
 
-@pytest.mark.usefixtures("soon")
 @in_loop
 async def test_a_reader_that_never_ends_holds_the_wal_back_until_it_does(path: Path) -> None:
     async with open_store(path) as store:
@@ -112,7 +111,6 @@ async def test_a_reader_that_never_ends_holds_the_wal_back_until_it_does(path: P
         foreign.close()
 
 
-@pytest.mark.usefixtures("soon")
 @in_loop
 async def test_a_wal_that_was_held_back_does_not_keep_its_size(
     path: Path, monkeypatch: pytest.MonkeyPatch

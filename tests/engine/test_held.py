@@ -428,11 +428,27 @@ async def test_a_run_of_the_same_name_that_began_later_is_another_run(db: Path) 
 # --- any log ---
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(parts=st.lists(chunks, min_size=1, max_size=4), data=st.data())
+logs = st.lists(chunks, min_size=1, max_size=4)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(parts=logs, data=st.data())
 def test_any_log_is_copied_as_it_is(parts: list[list[Entry]], data: st.DataObject) -> None:
     """Forked at any position, restored, exported and imported: the events, and all views, are what
     they were there; what comes after verifies; no lease is held and no run goes on."""
+    copy_and_compare(parts, data)
+
+
+@pytest.mark.prove
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(parts=logs, data=st.data())
+def test_many_more_logs_are_copied_as_they_are(
+    parts: list[list[Entry]], data: st.DataObject
+) -> None:
+    copy_and_compare(parts, data)
+
+
+def copy_and_compare(parts: list[list[Entry]], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = new_file(Path(folder) / "a.db")
 

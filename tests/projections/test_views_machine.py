@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from carstore import Entry, Recorded, Store
@@ -226,12 +228,20 @@ class ViewsMachine(RuleBasedStateMachine):
 
 
 ViewsMachine.TestCase.settings = settings(
-    max_examples=30,
+    max_examples=25,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestViews = ViewsMachine.TestCase
+
+
+@pytest.mark.prove
+def test_views_at_length() -> None:
+    """The same, many times and for longer."""
+    usual = ViewsMachine.TestCase.settings
+    longer = settings(usual, max_examples=500, stateful_step_count=60)
+    run_state_machine_as_test(ViewsMachine, settings=longer)
 
 
 def test_as_of_every_position_is_a_fold_of_the_prefix(tmp_path: Path) -> None:

@@ -39,7 +39,16 @@ def test_a_finished_run_gives_its_recorded_result(ran: Folder) -> None:
 
 def test_a_doubt_is_listed_with_the_key_the_tool_was_handed(waiting: Folder) -> None:
     [doubt] = cli("doubts", "a.db", "--json").json
-    assert list(doubt) == ["run_id", "action_id", "tool", "attempt", "idempotency_key", "since"]
+    assert list(doubt) == [
+        "run_id",
+        "action_id",
+        "tool",
+        "attempt",
+        "idempotency_key",
+        "since",
+        "origin",
+    ]
+    assert doubt["origin"] is None
     assert (doubt["run_id"], doubt["action_id"], doubt["tool"]) == ("w", "w", "wait")
     assert len(doubt["idempotency_key"]) == 64
     assert doubt["since"].endswith("Z")
