@@ -9,15 +9,15 @@ All of them check what they have made, and make it under another name, so that a
 soon as it is there. None ever changes what it copies from.
 """
 
-import asyncio
 import os
 import sqlite3
-import threading
+import stat
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import BinaryIO, TypeAlias, TypeVar
+from typing import BinaryIO, TypeAlias
 
+from carstore.beside import beside_the_loop
 from carstore.clock import Clock, SystemClock
 from carstore.connect import connect
 from carstore.errors import AlreadyThere, CopyFailed, NotFound
@@ -32,9 +32,7 @@ from carstore.sqlite.life import begin_life
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
-_READ_ONLY = 0o444
-
-_Result = TypeVar("_Result")
+_READ_ONLY, _WRITABLE = 0o444, 0o200
 
 
 async def backup(
@@ -56,14 +54,14 @@ async def backup(
 
     def work(origin: str, tell: Tell) -> Copied:
         _check_differs(origin, copy)
-        with _making(copy, force=force, mode=_READ_ONLY) as made:
+        with _making(copy, force=force, mode=_mode_of(origin) & _READ_ONLY) as made:
             head = copy_pages(origin, made.part, tell)
             check(made.part, made.name, origin, head, tell)
             made.finish()
             return _copied(made.name, head)
 
     async with _origin(path) as origin:
-        return await _on_a_thread(partial(work, origin), progress)
+        return await beside_the_loop(partial(work, origin), progress)
 
 
 async def restore(
@@ -92,7 +90,7 @@ async def restore(
 
     async with _origin(copy) as origin:
         begin = _Begin("restored", origin, open_runs, clock, processes)
-        return await _on_a_thread(partial(_another, new, partial(make, origin), begin), progress)
+        return await beside_the_loop(partial(_another, new, partial(make, origin), begin), progress)
 
 
 async def fork(
@@ -119,7 +117,7 @@ async def fork(
 
     async with _origin(path) as origin:
         begin = _Begin("forked", origin, open_runs, clock, processes)
-        return await _on_a_thread(partial(_another, new, partial(make, origin), begin), progress)
+        return await beside_the_loop(partial(_another, new, partial(make, origin), begin), progress)
 
 
 async def export(
@@ -147,14 +145,14 @@ async def export(
             file.flush()
             return Copied(path="-", head=head, bytes=0)
         _check_differs(origin, file)
-        with _making(file, force=force) as made:
-            with open(made.part, "xb") as opened_file:
+        with _making(file, force=force, mode=_mode_of(origin) | _WRITABLE) as made:
+            with open(made.part, "wb") as opened_file:
                 head = write_export(origin, opened_file, at, tell)
             made.finish()
             return _copied(made.name, head)
 
     async with _origin(path) as origin:
-        return await _on_a_thread(partial(work, origin), progress)
+        return await beside_the_loop(partial(work, origin), progress)
 
 
 async def import_(
@@ -185,7 +183,7 @@ async def import_(
         return read_import(Reader("standard input", file), made.part, tell)
 
     begin = _Begin("imported", source, open_runs, clock, processes)
-    return await _on_a_thread(partial(_another, new, make, begin), progress)
+    return await beside_the_loop(partial(_another, new, make, begin), progress)
 
 
 # --- parts ---
@@ -224,7 +222,8 @@ class _Begin:
 def _another(
     new: PathLike, make: Callable[[Placed, Tell], Head], begin: _Begin, tell: Tell
 ) -> Copied:
-    with _making(new) as made:
+    mode = None if begin.origin is None else _mode_of(begin.origin) | _WRITABLE
+    with _making(new, mode=mode) as made:
         head = make(made, tell)
         life = begin.life(made)
         check(made.part, made.name, begin.origin or "what was read", head, tell)
@@ -252,6 +251,11 @@ def _absolute(path: PathLike) -> str:
     return os.path.abspath(path)
 
 
+def _mode_of(path: str) -> int:
+    """Who may do what with a file: nobody may read a copy who may not read what it is made from."""
+    return stat.S_IMODE(os.stat(path).st_mode) & 0o666
+
+
 def _file_to_read(file: PathLike | BinaryIO) -> str | None:
     if not isinstance(file, str | os.PathLike):
         return None
@@ -277,31 +281,6 @@ def _making(
         raise CopyFailed(os.fspath(name), f"SQLite: {error}") from error
     except UnicodeDecodeError as error:
         raise CopyFailed(os.fspath(name), f"a text is none: {error}") from error
-
-
-class _Stopped(Exception):
-    """Nobody waits for the work any more."""
-
-
-async def _on_a_thread(work: Callable[[Tell], _Result], progress: Progress | None) -> _Result:
-    """Do the work beside the event loop; `progress` is called on the loop."""
-    loop = asyncio.get_running_loop()
-    stop = threading.Event()
-
-    def tell(what: str, done: int, last: int) -> None:
-        if stop.is_set():
-            raise _Stopped
-        if progress is not None:
-            loop.call_soon_threadsafe(progress, what, done, last)
-
-    task = loop.run_in_executor(None, work, tell)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({task})  # it takes away what it has made so far
-        task.exception()
-        raise
 
 
 __all__ = [

@@ -5,6 +5,8 @@ step of the file system. What a killed process leaves is called `NAME.XXXXXXXX.p
 """
 
 import os
+import stat
+import sys
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -29,8 +31,8 @@ class Placed:
     part: str
     """What it is called until it is whole."""
     force: bool
-    mode: int | None = None
-    """Its permissions in the end; None: as the process makes files."""
+    mode: int
+    """Its permissions in the end. Until then only its owner has any."""
 
     def finish(self) -> None:
         """Make it durable and give it its name.
@@ -40,8 +42,7 @@ class Placed:
             OSError
         """
         _sync(self.part)
-        if self.mode is not None:
-            os.chmod(self.part, self.mode)
+        os.chmod(self.part, self.mode)
         check_free(self.name, force=self.force)
         if self.force:
             os.replace(self.part, self.name)
@@ -64,7 +65,11 @@ class Placed:
 def placed(
     name: str | os.PathLike[str], *, force: bool = False, mode: int | None = None
 ) -> Generator[Placed, None, None]:
-    """Make a file in the `with` block; it ends with `finish`, or nothing is left.
+    """Make a file in the `with` block, which begins with an empty one and ends with `finish`; or
+    nothing is left.
+
+    Args:
+        mode: its permissions; None: as the process makes files.
 
     Raises:
         AlreadyThere: there is something of that name, and it is not forced.
@@ -75,8 +80,10 @@ def placed(
     if not os.path.isdir(os.path.dirname(path)):
         raise NotFound("folder", os.path.dirname(path), f"Make it before making {os.fspath(name)}.")
     check_free(path, force=force)
-    found = Placed(path, f"{path}.{uuid.uuid4().hex[:8]}.part", force, mode)
+    found = Placed(path, f"{path}.{uuid.uuid4().hex[:8]}.part", force, 0o600)
     try:
+        usual = _begin(found.part)
+        found.mode = usual if mode is None else mode
         yield found
     except OSError as error:
         reason = error.strerror or str(error)
@@ -85,6 +92,17 @@ def placed(
         for end in ("", *_BESIDE):
             with suppress(FileNotFoundError):
                 os.unlink(found.part + end)
+
+
+def _begin(part: str) -> int:
+    """Make the file, for its owner alone, and return the permissions that it would have had."""
+    opened = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        usual = stat.S_IMODE(os.fstat(opened).st_mode)
+        os.fchmod(opened, 0o600)
+    finally:
+        os.close(opened)
+    return usual
 
 
 def check_free(path: str, *, force: bool) -> None:
@@ -104,6 +122,10 @@ def _sync(path: str) -> None:
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
+        if sys.platform == "darwin":  # where that leaves it in the cache of the disk
+            import fcntl
+
+            fcntl.fcntl(opened, fcntl.F_FULLFSYNC)
     finally:
         os.close(opened)
 

@@ -9,15 +9,18 @@ crash, after which nobody else can have gone on.
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
+from carstore import Store
 from carstore import events as e
 from carstore.errors import CarstoreError
 from carstore.log import Recorded
 from carstore.names import Json, RunId
 from carstore.origin import OpenRun
 from engine.begin import idempotency_key
+from engine.ir import RunStatus
 from engine.run import Run
+from projections import RUNS, select
 
-__all__ = ["REASON", "open_run"]
+__all__ = ["REASON", "held_runs", "open_run"]
 
 REASON = "the file was copied during the call, and its origin may have ended it"
 """Why such a call is in doubt."""
@@ -45,6 +48,21 @@ def open_run(run_id: RunId, history: Sequence[Recorded]) -> OpenRun | None:
     ]
     waiting_for: list[Json] = [{"action_id": name, "what": "doubt"} for name in waiting]
     return OpenRun(doubts=doubts, waiting_for=tuple(waiting_for))
+
+
+async def held_runs(store: Store) -> list[RunId]:
+    """The runs of a copy that wait until somebody accepts that they go on here, oldest first."""
+    waiting = await select(store, RUNS, status=RunStatus.WAITING.value)
+    found = sorted(waiting, key=lambda run: run.started_at)
+    return [RunId(run.run_id) for run in found if await _is_held(store, RunId(run.run_id))]
+
+
+async def _is_held(store: Store, run_id: RunId) -> bool:
+    newest: e.Event | None = None
+    kinds = [e.RunPaused.kind, e.RunResumed.kind, e.CopyAccepted.kind]
+    async for recorded in store.log.read(run=run_id, kinds=kinds):
+        newest = recorded.event
+    return isinstance(newest, e.RunPaused) and newest.reason == "copied"
 
 
 def _doubts(run: Run, history: Sequence[Recorded]) -> Iterator[e.ActionInDoubt]:

@@ -308,12 +308,13 @@ class RunResult:
     it was copied unfinished, and nothing is called for it until `resume` is told to accept that."""
 
     def to_dict(self) -> dict[str, Json]:
-        """The JSON that `run`, `resume` and `show` print."""
+        """The JSON that `run`, `resume` and `show` print; `waits_for` only of a run that waits."""
+        waits = {} if self.waits_for is None else {"waits_for": self.waits_for}
         return {
             "run_id": self.run_id,
             "proposal_id": self.proposal_id,
             "status": self.status.value,
-            "waits_for": self.waits_for,
+            **waits,
             "results": [result.to_dict() for result in self.results],
             "not_undone": [asdict(item) for item in self.not_undone],
             "conflicts": [asdict(conflict) for conflict in self.conflicts],

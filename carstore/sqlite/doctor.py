@@ -4,7 +4,7 @@ Facts are read first and judged by pure functions, one for each code, so that ea
 tried without the circumstances it is about. This works on damaged, read-only and foreign files, and
 then says less. Nothing is written.
 
-The process must not have the file open: see `wal_facts`.
+The process must not have the file open: closing it would drop the locks of the store.
 """
 
 import os
@@ -25,8 +25,8 @@ from carstore.sqlite.judge_file import (
     judge_wal_content,
     judge_wal_size,
 )
+from carstore.sqlite.locks import Lock, check_not_open_here, locks_of, processes_of
 from carstore.sqlite.wal import CHECKPOINT_PAGES
-from carstore.sqlite.wal_facts import Lock
 
 MAX_CHECKED_FRAMES = 5 * CHECKPOINT_PAGES
 """Of a larger WAL the checksums are looked at only if asked: 10,000 frames take a second."""
@@ -47,14 +47,15 @@ def examine(
     Raises:
         NotFound: there is no such file.
         NotADatabase: it is not a file at all.
-        CannotOpen: it cannot even be looked at.
+        CannotOpen: it cannot even be looked at, or this process has it open.
     """
     name = os.fspath(path)
+    check_not_open_here(name)
     facts = read_facts(name)
     found = list(judge_file(facts))
     # All that is read as bytes comes before SQLite opens the file: closing it drops our locks.
-    locks = wal_facts.locks_of(f"{name}-shm")
-    open_in = wal_facts.processes(locks)
+    locks = locks_of(f"{name}-shm")
+    open_in = processes_of(locks)
     if facts.readable:
         found += _wal(facts, locks, deep=deep)
     found.append(judge_processes(open_in))

@@ -1,7 +1,7 @@
 """What can be told of a database from outside: its size and header, its place, who may write it.
 
-Nothing here asks SQLite, so it works for files that SQLite refuses. As in `wal_facts`, the process
-must not have the database open.
+Nothing here asks SQLite, so it works for files that SQLite refuses. The process must not have
+the database open: see `locks`.
 """
 
 import os

@@ -7,13 +7,10 @@ thread in one hop and wakes all its callers in one go.
 
 import asyncio
 import json
-import sqlite3
 from collections import deque
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from functools import partial
-from operator import itemgetter
-from typing import Any
 
 from carstore.canonical import loads_trusted
 from carstore.chain import GENESIS
@@ -31,22 +28,13 @@ from carstore.log import (
     StateRead,
     Trail,
 )
-from carstore.names import (
-    Position,
-    RunId,
-    Scope,
-    StateKey,
-    StreamName,
-    inbox_stream,
-    lease_stream,
-    run_lease,
-    run_stream,
-)
+from carstore.names import Position, RunId, Scope, StateKey, StreamName
 from carstore.redaction import Redaction
 from carstore.sqlite.batch import BatchWriter
 from carstore.sqlite.database import Database
 from carstore.sqlite.follow import Watcher, follow
 from carstore.sqlite.prepare import Submission, check_names, prepare
+from carstore.sqlite.reading import read_page, wanted_of
 from carstore.sqlite.statements import SQL
 from carstore.sqlite.wal import WalCare
 
@@ -56,18 +44,11 @@ MAX_QUEUED_EVENTS = 20_000
 MAX_BATCH_EVENTS = 2_000
 """Events of one transaction. Larger ones gain nothing and make everybody wait longer."""
 
-PAGE_CHARS = 8 * 1024 * 1024
-"""Text of events read at once, from which on a page ends: one event may hold twice that."""
-
-_LOOK_ROWS = 50
-"""Rows between two looks at how much text a page holds."""
-
 NEAR_EVENTS = 10_000
 """The newest events, which are searched in order for those of a stream: an index by stream knows no
 position, so all of a long stream would be searched for the few that are new."""
 
 _FOREVER = 2**63 - 1
-_DATA = itemgetter(Recorded._fields.index("data"))
 
 
 class SqliteLog:
@@ -220,7 +201,7 @@ class SqliteLog:
     ) -> AsyncGenerator[Recorded, None]:
         given = (stream, run, *(state or ()), *(kinds or ()))
         check_names("what is read", [name for name in given if name is not None])
-        wanted = _wanted(kinds, stream, run)
+        wanted = wanted_of(kinds, stream, run)
         if state is not None:
             statement, (wanted["scope"], wanted["key"]) = "page_state", state
         elif stream is not None:
@@ -237,7 +218,7 @@ class SqliteLog:
         self, *, after: int = 0, until: int | None = None, kinds: Collection[str] | None = None
     ) -> AsyncGenerator[list[Recorded], None]:
         statement = "page_all" if kinds is None else "page_kinds"
-        async for page in self._pages(statement, _wanted(kinds), after, until):
+        async for page in self._pages(statement, wanted_of(kinds), after, until):
             yield page
 
     async def _pages(
@@ -247,7 +228,7 @@ class SqliteLog:
         version, is_last = 0, False
         while not is_last:
             place = {**wanted, "after": after, "version": version}
-            read = partial(_read_page, sql=SQL[statement], wanted=place)
+            read = partial(read_page, sql=SQL[statement], wanted=place)
             rows, is_last = await self._database.read(read)
             if rows:
                 page = [Recorded._make(row) for row in rows]
@@ -280,7 +261,7 @@ class SqliteLog:
     ) -> AsyncGenerator[list[Recorded], None]:
         given = (stream, run, *(kinds or ()))
         check_names("what is followed", [name for name in given if name is not None])
-        pages = partial(self._new_pages, _wanted(kinds, stream, run))
+        pages = partial(self._new_pages, wanted_of(kinds, stream, run))
         return follow(self._watcher, self.head, pages, after)
 
     def _new_pages(
@@ -306,35 +287,6 @@ class SqliteLog:
         for waiter in self._room:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _wanted(
-    kinds: Collection[str] | None, stream: StreamName | None = None, run: RunId | None = None
-) -> dict[str, object]:
-    """Parameters of the statements that read pages."""
-    wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
-    if stream is not None:
-        wanted["stream"], wanted["streams"] = stream, json.dumps([stream])
-    elif run is not None:
-        names = [run_stream(run), inbox_stream(run), lease_stream(run_lease(run))]
-        wanted["streams"] = json.dumps(names)
-    return wanted
-
-
-def _read_page(
-    connection: sqlite3.Connection, sql: str, wanted: dict[str, object]
-) -> tuple[list[tuple[Any, ...]], bool]:
-    """The rows of a page, and whether it is the last one."""
-    cursor = connection.execute(sql, wanted)
-    page: list[tuple[Any, ...]] = []
-    chars = 0
-    while rows := cursor.fetchmany(_LOOK_ROWS):
-        page += rows
-        chars += sum(map(len, map(_DATA, rows)))
-        if chars > PAGE_CHARS:
-            cursor.close()  # no snapshot is kept from one page to the next
-            return page, False
-    return page, len(page) < PAGE_EVENTS
 
 
 def _state_read(position: int, run_id: RunId | None, data: str) -> StateRead:

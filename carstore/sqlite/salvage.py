@@ -12,28 +12,26 @@ original is never written to. (Beside one that has a WAL, SQLite may make a `-sh
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Callable
 from typing import TypeAlias
 
 from attrs import Factory, define, frozen
 
 from carstore.clock import Clock, SystemClock
-from carstore.errors import CannotOpen, CopyFailed, NotFound, UnknownEvent
+from carstore.errors import CannotOpen, CopyFailed, NotFound
 from carstore.holders import Processes, SystemProcesses
 from carstore.log import Head
 from carstore.names import Json, Position, StreamName, lease_of
 from carstore.origin import Life, OpenRuns, Progress
 from carstore.placing import placed
-from carstore.sqlite import wal
-from carstore.sqlite.audit import BEGINNING, Audit, Enough
+from carstore.sqlite.audit import BEGINNING, Audit
 from carstore.sqlite.blob_audit import body_amiss
 from carstore.sqlite.copies import check, new_file, opened
 from carstore.sqlite.life import begin_life
-from carstore.sqlite.readonly import READ_ERRORS
+from carstore.sqlite.locks import check_not_open_here
+from carstore.sqlite.proven import best_source, problem_of
 from carstore.sqlite.scan import Row, Unreadable
-from carstore.sqlite.sources import PAGE_ROWS, ByPages, BySqlite, Source, Way
+from carstore.sqlite.sources import PAGE_ROWS, Source, Way
 from carstore.sqlite.statements import SQL
 from carstore.verification import Problem
 
@@ -82,7 +80,7 @@ def salvage(
 
     Raises:
         NotFound, AlreadyThere: there is no such file; there is one of the new name.
-        CannotOpen: the file cannot be read by this user.
+        CannotOpen: the file cannot be read by this user, or this process has it open.
         SchemaTooNew, UnknownEvent: a newer carstore wrote it. It may be whole.
         CopyFailed: there is nothing to trust in it, or the new file cannot be made.
     """
@@ -91,8 +89,9 @@ def salvage(
         raise NotFound("database", origin)
     if not os.access(origin, os.R_OK):
         raise CannotOpen(origin, "this process may not read it", "Ask its owner for the right.")
+    check_not_open_here(origin)
     tell = progress or _silent
-    with placed(path) as place, _best_source(origin, tell) as read:
+    with placed(path) as place, best_source(origin, tell) as read:
         with new_file(place.part) as made:
             copy = _Copy(read, made)
             copy.run(tell)
@@ -141,81 +140,6 @@ def _begun(
         )
 
 
-# --- reading what is damaged ---
-
-
-@contextmanager
-def _best_source(origin: str, tell: Progress) -> Iterator[Source]:
-    """The file, opened in the way that proves most events. Looking through all pages is slow, so it
-    is tried only where SQLite does not reach the end."""
-    best: tuple[int, Source] | None = None
-    try:
-        for way in _ways(origin, tell):
-            source = way()
-            if source is None:
-                continue
-            try:
-                proven, whole = _proven(source, tell)
-            except BaseException:
-                source.close()
-                raise
-            if best is not None and proven <= best[0]:
-                source.close()
-                continue
-            if best is not None:
-                best[1].close()
-            best = (proven, source)
-            if whole:
-                break
-        assert best is not None, "the last way opens every file that can be read"
-        yield best[1]
-    finally:
-        if best is not None:
-            best[1].close()
-
-
-def _ways(origin: str, tell: Progress) -> list[Callable[[], Source | None]]:
-    def by_sqlite(with_wal: bool) -> Source | None:
-        try:
-            return BySqlite.open(origin, with_wal=with_wal)
-        except READ_ERRORS:
-            return None
-
-    with_wal = (True, False) if wal.holds_something(origin) else (False,)
-    return [*[partial(by_sqlite, one) for one in with_wal], partial(ByPages.open, origin, tell)]
-
-
-def _proven(source: Source, tell: Progress) -> tuple[int, bool]:
-    """How many events of the file are proven, and whether these are all."""
-    audit, proven = Audit(), 0
-    for item in source.items(0, tell):
-        if _problem(audit, item) is not None:
-            return proven, False
-        proven += 1
-    return proven, proven > 0
-
-
-def _problem(audit: Audit, item: Row | Unreadable) -> Problem | None:
-    """The first thing that is wrong with the next event.
-
-    Raises:
-        UnknownEvent: it is what was written, by a newer carstore.
-    """
-    with suppress(Enough):
-        if isinstance(item, Unreadable):
-            audit.unreadable(item.position, item.error, again=False)
-        else:
-            # The lease that a stream names is no event, and follows from the stream's name.
-            lease = lease_of(StreamName(item[1])) if isinstance(item[1], str) else None
-            audit.row((*item[:14], lease))
-    if not audit.problems:
-        return None
-    found = audit.problems[0]
-    if found.code == "unknown_event" and not isinstance(item, Unreadable):
-        raise UnknownEvent(item[3], item[4], Position(item[0]))
-    return found
-
-
 # --- writing what is proven ---
 
 
@@ -235,7 +159,7 @@ class _Copy:
         """Copy events until one is not what it must be."""
         self.made.execute("BEGIN IMMEDIATE")
         for item in self.source.items(0, tell):
-            self.problem = _problem(self._audit, item)
+            self.problem = problem_of(self._audit, item)
             if self.problem is None and not isinstance(item, Unreadable):
                 self.problem = self._insert(item)
             if self.problem is not None:

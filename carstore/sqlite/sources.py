@@ -15,7 +15,7 @@ from carstore.errors import SchemaTooNew
 from carstore.origin import Progress
 from carstore.sqlite import wal
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA
-from carstore.sqlite.pages import Found, NoRow, Pages, Record, search
+from carstore.sqlite.raw_pages import Found, NoRow, Pages, Record, search
 from carstore.sqlite.readonly import READ_ERRORS, open_tolerant
 from carstore.sqlite.scan import VERIFY, Row, Unreadable, read_page
 

@@ -1,30 +1,23 @@
-"""What stands in the files beside the database: the WAL, its index, and who has them open.
+"""What stands in the files beside the database: the WAL and its index.
 
-Read as bytes, since SQLite does not tell: which frames of the WAL are damaged, how far each reader
-has pinned it, and which process that is. See "The WAL-Index File Format" and "The Write-Ahead Log"
-in SQLite's description of its formats. The locks come from Linux's list of them; elsewhere nobody
-is named.
-
-The locks of a file belong to the process, and closing any descriptor of it drops them all. So these
-functions are for a process that does not have the database open.
+Read as bytes, since SQLite does not tell: which frames of the WAL are damaged, and how far each
+reader has pinned it. See "The WAL-Index File Format" and "The Write-Ahead Log" in SQLite's
+description of its formats. For a process that does not have the database open: see `locks`.
 """
 
 import os
-import re
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cache
 from operator import mul
-from pathlib import Path
 
 from attrs import frozen
 
-WRITE_LOCK, CHECKPOINT_LOCK, READ_LOCK, OPEN_LOCK = 120, 121, 123, 128
-"""Bytes of the index that are locked: by the writer, the checkpointer, the readers of each of the
-five marks, and by every process that has the database open."""
+from carstore.sqlite.locks import Lock, process_name
 
-READ_MARKS = 5
+READ_LOCK = 123
+"""Of the bytes of the index that are locked, that of the first of the readers' marks."""
 
 _UNUSED_MARK = 0xFFFFFFFF
 WAL_HEADER, FRAME_HEADER, _INDEX_HEADER = 32, 24, 136
@@ -32,23 +25,6 @@ WAL_HEADER, FRAME_HEADER, _INDEX_HEADER = 32, 24, 136
 _MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
 """Of the WAL, by the byte order of its checksums."""
 _WORD = 2**32
-
-_LOCK = re.compile(
-    r"\d+: POSIX +ADVISORY +(READ|WRITE) +(-?\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) +(\d+) +(\d+|EOF)"
-)
-
-
-@frozen
-class Lock:
-    """A lock on some bytes of a file, as the system lists it."""
-
-    exclusive: bool
-    pid: int
-    first: int
-    last: int
-
-    def covers(self, byte: int) -> bool:
-        return self.first <= byte <= self.last
 
 
 @frozen(kw_only=True)
@@ -211,47 +187,6 @@ def _coefficients(words: int) -> tuple[list[int], list[int], tuple[int, int, int
     return of_a, of_b, (aa, ab, ba, bb)
 
 
-def locks_of(path: str, list_of_locks: str = "/proc/locks") -> list[Lock]:
-    """The locks that processes hold on a file, as far as the system tells; none where it does not.
-
-    A file system can give its files other device numbers than its locks, so a number of the file
-    counts also without the device if the process has that very file open.
-    """
-    try:
-        status = os.stat(path)
-        lines = Path(list_of_locks).read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        match = _LOCK.match(line)
-        if match is None or int(match[5]) != status.st_ino:
-            continue
-        pid = int(match[2])
-        device = os.makedev(int(match[3], 16), int(match[4], 16))
-        if pid > 0 and (device == status.st_dev or _has_open(pid, status)):
-            last = 2**63 if match[7] == "EOF" else int(match[7])
-            found.append(Lock(match[1] == "WRITE", pid, int(match[6]), last))
-    return found
-
-
-def _has_open(pid: int, status: os.stat_result) -> bool:
-    folder = f"/proc/{pid}/fd"
-    try:
-        for name in os.listdir(folder):
-            found = os.stat(f"{folder}/{name}")
-            if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
-                return True
-    except OSError:  # another user's, or gone meanwhile
-        pass
-    return False
-
-
-def processes(locks: Sequence[Lock]) -> dict[int, str]:
-    """Who has the database open, given the locks on its index: names by process id."""
-    return {lock.pid: process_name(lock.pid) for lock in locks if lock.covers(OPEN_LOCK)}
-
-
 def readers(index: WalIndex | None, locks: Sequence[Lock]) -> list[Reader]:
     """Who keeps a checkpoint from finishing, the farthest behind first.
 
@@ -271,21 +206,3 @@ def readers(index: WalIndex | None, locks: Sequence[Lock]) -> list[Reader]:
         for pid, behind in sorted(found.items(), key=lambda one: -one[1])
         if behind > 0
     ]
-
-
-def process_name(pid: int) -> str:
-    """`python agents.py (process 4711)`: the program and what it runs, without its arguments, which
-    may hold secrets."""
-    try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        raw = b""
-    words = [os.fsdecode(word) for word in raw.split(b"\0")[:-1]]
-    if not words:
-        return f"process {pid}"
-    name = os.path.basename(words[0])
-    if len(words) > 2 and words[1] == "-m":
-        name += f" -m {words[2]}"
-    elif len(words) > 1 and not words[1].startswith("-") and name.startswith("python"):
-        name += f" {os.path.basename(words[1])}"
-    return f"{name:.80} (process {pid})"

@@ -10,6 +10,7 @@ from engine.cli.meter import Meter
 from engine.cli.options import (
     at_option,
     check_at,
+    command_line,
     database,
     json_option,
     reading,
@@ -29,7 +30,7 @@ from engine.cli.screen import Cell, print_json, table, text, write
 from engine.cli.stopping import run_stoppable
 from engine.doubts import Resolution
 from engine.doubts import resolve as record
-from engine.held import REASON
+from engine.held import REASON, held_runs
 from engine.origin import Found
 from engine.propose import check_run_id
 from engine.results import rfc3339
@@ -51,10 +52,18 @@ def doubts(database: str, at: int | None, origin: str | None, as_json: bool) -> 
     with `carstore resolve`. If DB is a copy and its origin can be read, it is told what the origin
     knows of each: how it ended there after the copy was taken.
     """
-    found, there = run_stoppable(_load(database, at, origin))
+    found, there, held = run_stoppable(_load(database, at, origin))
     if as_json:
         print_json([_json(doubt, there) for doubt in found])
         return
+    _show(database, found, there, at)
+    if held:
+        runs = "1 run was" if len(held) == 1 else f"{len(held):,} runs were"
+        write(f"{runs} copied unfinished, and nothing is called until you accept that this copy")
+        write(f"goes on too: {command_line('resume', database)}")
+
+
+def _show(database: str, found: list[Doubt], there: Found | None, at: int | None) -> None:
     if not found:
         write("Nothing is in doubt." if at is None else f"Nothing was in doubt at position {at}.")
         return
@@ -79,13 +88,17 @@ def _show_there(database: str, found: list[Doubt], there: Found | None) -> None:
             write(f"  {answer_command(database, doubt, call)}")
 
 
-async def _load(path: str, at: int | None, origin: str | None) -> tuple[list[Doubt], Found | None]:
+async def _load(
+    path: str, at: int | None, origin: str | None
+) -> tuple[list[Doubt], Found | None, list[RunId]]:
+    """The doubts, what the origin of a copy says of their runs, and the runs that are held."""
     async with reading(path) as store:
         await check_at(store, at)
         with Meter("doubts: folded") as meter:
-            held = await rows(store, DOUBTS, at=at, progress=meter)
-        found = sorted(held.values(), key=lambda doubt: doubt.since)
-        return found, await look(store, {doubt.run_id for doubt in found}, origin)
+            in_doubt = await rows(store, DOUBTS, at=at, progress=meter)
+        found = sorted(in_doubt.values(), key=lambda doubt: doubt.since)
+        held = await held_runs(store) if store.epoch and at is None else []
+        return found, await look(store, {doubt.run_id for doubt in found}, origin), held
 
 
 def _json(doubt: Doubt, there: Found | None) -> Json:

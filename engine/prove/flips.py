@@ -51,7 +51,7 @@ def _flips(place: Path, scale: Scale, seed: int, progress: Progress) -> Outcome:
     asyncio.run(_filled(path))
     whole, expected = path.read_bytes(), _rows(path)[0]
     bits = len(whole) * 8
-    wanted = min(bits, by_scale(scale, 100, 2_000, 10_000))
+    wanted = min(bits, by_scale(scale, 100, 1_000, 10_000))
     counts = _Counts()
     for bit in random.Random(f"flips {seed}").sample(range(bits), wanted):
         if counts.flips % 50 == 0:

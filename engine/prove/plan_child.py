@@ -64,7 +64,7 @@ def _note_call(place: Place, tool: Tool, context: ToolContext) -> None:
         action=context.action_id,
         undo=undo,
         attempt=context.attempt,
-        effect="idempotent" if tool.schema.repeatable else "once",
+        effect="idempotent" if tool.schema.read_only or tool.schema.idempotent else "once",
         intent=(f"{family}_executing", context.attempt) in history,
         completed=any(kind == f"{family}_succeeded" for kind, _ in history),
         pid=os.getpid(),

@@ -649,6 +649,9 @@ class LogContract:
                 assert [(key, read.exists) for key, read in found.items()] == [(name, False)]
             with suppress(CarstoreError):
                 assert await log.state_of(Scope(name)) == {}
+            for scope, of, run in ((MAIN, name, "r"), (name, "k", "r"), (MAIN, "k", name)):
+                with pytest.raises(InvalidEvent):
+                    await log.trails(Scope(scope), [StateKey(of)], RunId(run))
             wants: list[dict[str, object]] = [
                 {"stream": name}, {"run": name}, {"state": (MAIN, name)}, {"kinds": [name]}
             ]  # fmt: skip

@@ -127,6 +127,23 @@ async def test_a_backup_opens_for_reading_only(path: Path) -> None:
     assert left_in(path.parent) == {"b.db"}
 
 
+@in_loop
+async def test_nobody_may_read_a_copy_who_may_not_read_its_origin(path: Path) -> None:
+    path.chmod(0o640)
+    for make in (restored, forked, imported):
+        await make(path, path.with_name(f"{make.__name__}.db"))
+    modes = {
+        name: stat.S_IMODE(path.with_name(name).stat().st_mode) for name in left_in(path.parent)
+    }
+    assert modes == {
+        "b.db": 0o440,
+        "x.jsonl": 0o640,
+        "restored.db": 0o640,
+        "forked.db": 0o640,
+        "imported.db": 0o640,
+    }
+
+
 async def restored(path: Path, new: Path) -> Copied:
     await copies.backup(path, path.with_name("b.db"))
     return await copies.restore(path.with_name("b.db"), new, open_runs=nothing_open)
@@ -452,6 +469,12 @@ def test_what_is_no_export_is_refused_before_it_is_parsed(
     assert error.line == line
     assert reason in error.reason
     assert f"x.jsonl, line {line}: " in error.message
+
+
+def test_what_no_hash_of_an_event_covers_is_covered_by_the_last_line() -> None:
+    changed = small_export().replace(b'"schema":2', b'"schema":1')
+    assert changed != small_export()
+    assert "not those that were written" in refused(changed).reason
 
 
 def test_the_data_of_an_event_is_bounded_before_it_is_parsed() -> None:

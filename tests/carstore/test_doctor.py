@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 
 from carstore.clock import ManualClock
-from carstore.errors import NotADatabase, NotFound
+from carstore.errors import CannotOpen, NotADatabase, NotFound
 from carstore.leases import GRACE_US
 from carstore.sqlite import judge_contents as jc
 from carstore.sqlite import judge_file as jf
@@ -21,10 +21,11 @@ from carstore.sqlite.contents import Contents, HeldLease
 from carstore.sqlite.doctor import examine
 from carstore.sqlite.facts import FileFacts, Header, Mount
 from carstore.sqlite.findings import Finding
+from carstore.sqlite.locks import locks_of, processes_of
 from carstore.sqlite.migrations import APPLICATION_ID, SCHEMA
 from carstore.sqlite.wal_facts import Reader, WalFile
 from tests.carstore.attack import lawless
-from tests.carstore.helpers import FakeProcesses, change, open_store, stock
+from tests.carstore.helpers import FakeProcesses, change, in_loop, open_store, stock
 from tests.carstore.test_wal_facts import PINS
 
 BAD = ("warning", "fault")
@@ -196,12 +197,12 @@ def test_an_old_sqlite_is_a_fault() -> None:
 
 
 def test_leases_of_the_gone_and_of_the_silent_are_told() -> None:
-    processes, clock = FakeProcesses(), ManualClock()
-    alive, gone = processes.current("alive"), processes.current("gone")
-    processes.gone.add(gone.incarnation)
+    fakes, clock = FakeProcesses(), ManualClock()
+    alive, gone = fakes.current("alive"), fakes.current("gone")
+    fakes.gone.add(gone.incarnation)
 
     def judged(*leases: HeldLease) -> Finding:
-        return jc.judge_leases(leases, clock, processes)
+        return jc.judge_leases(leases, clock, fakes)
 
     later = clock.now() + 1
     assert judged(HeldLease("run/a", alive, later)).level == "ok"
@@ -212,7 +213,7 @@ def test_leases_of_the_gone_and_of_the_silent_are_told() -> None:
     assert "run/a" not in found.what
     silent = HeldLease("run/c", alive, clock.now() - GRACE_US)
     assert "run/c" in judged(silent).what
-    assert jc.judge_leases(None, clock, processes).level == "fault"
+    assert jc.judge_leases(None, clock, fakes).level == "fault"
 
 
 # Files.
@@ -263,6 +264,16 @@ def test_a_file_in_use_is_told_with_its_users(path: Path) -> None:
     told = asyncio.run(look())
     if Path("/proc/locks").exists():
         assert f"process {os.getpid()}" in told
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux lists locks")
+@in_loop
+async def test_a_process_that_has_the_file_open_keeps_its_locks(path: Path) -> None:
+    async with open_store(path):
+        with pytest.raises(CannotOpen, match="lose its locks"):
+            examine(path)
+        assert os.getpid() in processes_of(locks_of(f"{path}-shm"))
+    assert levels(examine(path))["identity"] == "ok"
 
 
 def test_who_holds_a_wal_back_is_told(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from carstore import Recorded, Store
 from carstore.errors import Closed, InvalidEvent, StoreFailed
 from carstore.log import Head
 from carstore.names import RunId, StreamName
-from carstore.sqlite import follow, wal
+from carstore.sqlite import follow, reading, wal
 from carstore.sqlite import log as sqlite_log
+from tests.carstore.attack import lawless
 from tests.carstore.faults import Failing, fault
 from tests.carstore.helpers import change, everything, in_loop, open_store, run_stream_of, step
 from tests.docs.markdown import ROOT
@@ -284,7 +285,7 @@ async def test_readers_that_stop_midway_hold_nothing_back_and_miss_nothing(
 ) -> None:
     monkeypatch.setattr(wal, "CHECKPOINT_PAGES", 100)
     monkeypatch.setattr(wal, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(sqlite_log, "PAGE_CHARS", 5_000)
+    monkeypatch.setattr(reading, "PAGE_CHARS", 5_000)
     last: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with open_store(path) as store, open_store(path, readonly=True) as reader:
         await store.log.append(*[step() for _ in range(1500)])
@@ -310,8 +311,8 @@ async def test_readers_that_stop_midway_hold_nothing_back_and_miss_nothing(
 async def test_a_page_ends_when_it_holds_much_text(
     path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_log, "PAGE_CHARS", 10_000)
-    monkeypatch.setattr(sqlite_log, "_LOOK_ROWS", 1)
+    monkeypatch.setattr(reading, "PAGE_CHARS", 10_000)
+    monkeypatch.setattr(reading, "_LOOK_ROWS", 1)
     async with open_store(path) as store:
         await store.log.append(*[change(f"k{n}", "x" * 3000) for n in range(20)])
         await store.log.append(change("large", "x" * 50_000), *[step() for _ in range(50)])
@@ -324,6 +325,21 @@ async def test_a_page_ends_when_it_holds_much_text(
                 if positions[-1] == 72:
                     break
         assert positions == list(range(1, 73))
+
+
+@in_loop
+async def test_a_row_of_a_damaged_file_is_handed_out_as_it_is(path: Path) -> None:
+    with lawless(path) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, ') STRICT', ')')")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'TEXT NOT', 'NOT')")
+    with lawless(path) as connection:
+        connection.execute(
+            "INSERT INTO events SELECT 2, stream_id, 2, 'x', 1, 1, NULL, NULL, NULL, NULL, NULL, "
+            "77, hash, hash FROM events"
+        )
+    async with open_store(path, readonly=True) as store:
+        assert [one.data for one in await everything(store)][1:] == [77]
 
 
 @in_loop

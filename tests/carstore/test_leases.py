@@ -13,7 +13,7 @@ from attrs import define, field
 
 from carstore import Expect, Fence, LeaseIs, Store
 from carstore.clock import ManualClock
-from carstore.errors import DiskFull, LeaseHeld, LeaseLost, StaleFence
+from carstore.errors import DiskFull, InvalidEvent, LeaseHeld, LeaseLost, StaleFence
 from carstore.leases import (
     BEAT_US,
     GRACE_US,
@@ -483,3 +483,11 @@ async def test_a_process_that_was_asleep_cannot_write_when_it_wakes(machine: Mac
                 await sleeper.leases.renew()
             await write(other, new)
         assert old.lost
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=ascii)
+@in_loop
+async def test_a_name_that_no_lease_can_have_is_refused(machine: Machine, name: str) -> None:
+    async with machine.process("a") as store:
+        with pytest.raises(InvalidEvent):
+            await store.leases.row(LeaseName(name))

@@ -13,14 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carstore.sqlite.locks import Lock, locks_of, process_name, processes_of
 from carstore.sqlite.wal_facts import (
-    Lock,
     WalFile,
     WalIndex,
     _checksum,
-    locks_of,
-    process_name,
-    processes,
     read_index,
     read_wal,
     readers,
@@ -196,7 +193,7 @@ def test_the_checksum_is_that_of_the_description(
 def test_who_holds_the_wal_back_is_named(pinned: tuple[Path, int]) -> None:
     path, pid = pinned
     locks = locks_of(f"{path}-shm")
-    assert list(processes(locks)) == [pid]
+    assert list(processes_of(locks)) == [pid]
     [reader] = readers(read_index(str(path)), locks)
     assert reader.behind == 30
     assert f"process {pid}" in reader.process

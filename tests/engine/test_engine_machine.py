@@ -22,10 +22,10 @@ from carstore.store import Store
 from engine import RunOwned, Runtime, Tool, ToolContext, resolve, tool
 from engine.ir import Proposal, RunResult
 from engine.journal import load_run
+from engine.prove.broken import BREAKAGES
 from engine.run import Run
 from tests.engine.harness import ANYTHING, NO_WAIT, People, call, opened, plan, state_of, tidy
 from tests.engine.interpreter import ALWAYS, EFFECT, Came, Interpreter, Outcome, small_plans
-from engine.prove.broken import BREAKAGES
 
 QUICK = settings(
     deadline=None,

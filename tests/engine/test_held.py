@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +41,7 @@ from tests.engine.harness import (
     until,
     write,
 )
-from tests.projections.plausible import all_of, chunks
+from tests.projections.plausible import all_of, chunks, executing, received, record
 
 MAKERS = ["fork", "restore", "import"]
 
@@ -335,9 +335,16 @@ async def test_finished_runs_are_left_as_they_are(db: Path) -> None:
         assert await state_of(store) == {}
 
 
-def test_a_run_that_cannot_be_read_is_held_and_what_is_none_is_not() -> None:
-    from tests.projections.plausible import executing, received, record
+@pytest.mark.parametrize(("effect", "doubts"), [("once", 1), ("idempotent", 0), ("read_only", 0)])
+def test_only_calls_that_must_not_be_repeated_are_in_doubt(effect: str, doubts: int) -> None:
+    """The intent of a repeatable call is recorded too, if its result may be reused."""
+    intent = evolve(executing("a1"), effect=effect)
+    found = open_run(RunId("r1"), record(received("a1"), intent))
+    assert found is not None
+    assert len(found.doubts) == doubts
 
+
+def test_a_run_that_cannot_be_read_is_held_and_what_is_none_is_not() -> None:
     assert open_run(RunId("r1"), record(executing())) is None
     broken = open_run(RunId("r1"), record(received(proposal={"actions": 1})))
     assert broken is not None

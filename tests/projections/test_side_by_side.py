@@ -17,7 +17,7 @@ import pytest
 from projections import catch_up, compare, fold, rebuild, rows, scan, standings
 from projections.errors import ViewFailed
 from tests.carstore.helpers import in_loop, open_store
-from tests.projections.plausible import all_of, append, metered, sql
+from tests.projections.plausible import all_of, append, harm, metered, sql
 from tests.projections.versions import NEW, OLD, VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -215,3 +215,18 @@ async def test_a_view_whose_columns_were_changed_in_place_is_mended_by_a_rebuild
         await rebuild(store, changed)
         assert sql(path, "SELECT dear FROM spent") == [(1,)]
         assert await compare(store, changed) == []
+
+
+@in_loop
+async def test_a_version_that_nobody_needs_can_be_dropped_as_the_page_says(path: Path) -> None:
+    page = (ROOT / "docs" / "views.md").read_text(encoding="utf-8")
+    script = page.partition("```sql\n")[2].partition("```")[0]
+    assert "view_tools_v1" in script
+    async with open_store(path) as store:
+        await append(store, metered())
+        for view in VERSIONS:
+            await catch_up(store, view)
+        harm(path, script.replace("tools", "spent"))
+        found = [one.version for one in await standings(store, ()) if one.name == "spent"]
+        assert found == [2]
+        assert sql(path, "SELECT calls FROM spent") == [(1,)]

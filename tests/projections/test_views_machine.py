@@ -240,7 +240,7 @@ TestViews = ViewsMachine.TestCase
 def test_views_at_length() -> None:
     """The same, many times and for longer."""
     usual = ViewsMachine.TestCase.settings
-    longer = settings(usual, max_examples=500, stateful_step_count=60)
+    longer = settings(usual, max_examples=150, stateful_step_count=50)
     run_state_machine_as_test(ViewsMachine, settings=longer)
 
 

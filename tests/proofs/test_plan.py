@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.prove.broken import BREAKAGES
 from engine.prove.plan import OwnPlan, plan_proof
 from engine.prove.proof import Outcome
 from tests.engine.cli.harness import call, plan
@@ -24,6 +25,11 @@ async def look(n: int, ctx: ToolContext) -> int:
 def charge() -> str:
     time.sleep(0.15)
     return "charged"
+
+@tool
+async def pay() -> str:
+    await asyncio.sleep(0.02)
+    return "paid"
 
 @tool(idempotent=True)
 def forget() -> str:
@@ -96,3 +102,19 @@ def test_ends_that_differ_by_themselves_are_not_compared(tmp_path: Path) -> None
 def test_a_tool_that_ends_its_process_is_told(tmp_path: Path) -> None:
     outcome = prove(tmp_path, plan(call("v", "vanish")))
     assert "exit code 7" in outcome.broken[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no intent", "no intent: "),
+        ("acknowledge early", "lost: "),
+        pytest.param("run completed again", "repeated: ", marks=pytest.mark.prove),
+        pytest.param("split a batch", "partial: ", marks=pytest.mark.prove),
+    ],
+)
+def test_a_promise_broken_on_purpose_is_noticed(tmp_path: Path, name: str, told: str) -> None:
+    pays = plan(*[call(f"a{n}", "pay", *([f"a{n - 1}"] if n else [])) for n in range(6)])
+    with BREAKAGES[name].applied():
+        outcome = prove(tmp_path, pays, kills=40, on_doubt="retry")
+    assert outcome.broken[0].startswith(told)

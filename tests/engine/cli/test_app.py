@@ -99,7 +99,7 @@ def test_completion_knows_commands_and_options() -> None:
         assert done.code == 0
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
-    assert complete("carstore re", 1) == ["resume", "resolve", "rebuild"]
+    assert complete("carstore re", 1) == ["resume", "resolve", "rebuild", "restore"]
     assert "--on-doubt" in complete("carstore run a.db p.json --on", 4)
     assert complete("carstore run a.db p.json --on-doubt h", 5) == ["hold"]
 

@@ -203,7 +203,7 @@ def test_doubts_tell_how_the_call_ended_in_the_origin(copied: Folder, taken: Pat
     assert done.code == 0
     [result] = done.json
     assert [one["output"] for one in result["results"]] == ["waited", 6]
-    assert result["waits_for"] is None
+    assert "waits_for" not in result
 
 
 def test_the_origin_can_be_named(copied: Folder) -> None:
@@ -224,6 +224,15 @@ def test_the_origin_can_be_named(copied: Folder) -> None:
     cli("fork", "a.db", "early.db", "--at", "1")
     done = cli("doubts", "r.db", "--origin", "early.db", "--json")
     assert (done.code, done.json["error"]["code"]) == (2, "usage")
+
+
+def test_a_held_run_without_a_doubt_is_told_too(copied: Folder) -> None:
+    received = cli("log", "a.db", "--kind", "proposal_received", "--json").json["position"]
+    assert cli("fork", "a.db", "g.db", "--at", str(received)).code == 0
+    said = cli("doubts", "g.db").stdout
+    assert "Nothing is in doubt." in said
+    assert said.rstrip().endswith("carstore resume g.db")
+    assert "copied unfinished" not in cli("doubts", "a.db").stdout
 
 
 def test_all_held_runs_are_accepted_at_once(copied: Folder) -> None:

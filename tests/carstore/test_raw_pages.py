@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carstore.sqlite.pages import Found, NoRow, Pages, _columns, search
+from carstore.sqlite.raw_pages import Found, NoRow, Pages, _columns, search
 
 COLUMNS = ", ".join(f"c{n}" for n in range(13))
 
