@@ -26,6 +26,13 @@ RUNS = 4 * SHAPES
 REACH_SECONDS = (0.02, 0.06, 0.15)
 """Within what time after its first sign of life a process is killed: soon, or after some work."""
 
+REACH_BYTES = 8_000
+"""Within how many bytes of notes it is killed otherwise, however slow the machine is: those of some
+runs."""
+
+REACH_LIMIT_SECONDS = 2.0
+"""How long these are waited for."""
+
 BROKEN_SECONDS = 60.0
 """How long a promise that was broken on purpose is looked for."""
 
@@ -178,12 +185,16 @@ class _OneFile:
 
     def _killed(self, children: list[Child]) -> bool:
         """Kill all at random moments of their lives; whether one had finished before."""
-        reach = self.source.choice(REACH_SECONDS)
+        reach, bytes_more = self.source.choice(REACH_SECONDS), self.source.randrange(REACH_BYTES)
+        by_time = self.source.random() < 0.5
         first = self._said()
         wait_until(
             lambda: self._said() > first or not all(c.is_alive() for c in children),
             "a sign of life from a process",
         )
+        if not by_time:
+            reach = min(REACH_SECONDS)
+            self._await_notes(children, first + bytes_more)
         finished = False
         for child in children:
             child.join(self.source.uniform(0, reach))
@@ -193,6 +204,14 @@ class _OneFile:
                 kill(child)
                 self._count(child)
         return finished
+
+    def _await_notes(self, children: list[Child], size: int) -> None:
+        """Wait until there are so many bytes of notes, or a process has ended; not for ever."""
+        end = time.monotonic() + REACH_LIMIT_SECONDS
+        while self._said() < size and all(c.is_alive() for c in children):
+            if time.monotonic() > end:
+                return
+            time.sleep(0.001)
 
     def _said(self) -> int:
         """How many bytes of notes there are."""
