@@ -49,7 +49,7 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
         clock, processes: what the store believes of time and other processes; replaced in tests.
 
     Raises:
-        NotFound, NotADatabase, SchemaTooNew, Busy, CorruptLog, StoreFailed
+        NotFound, CannotOpen, NotADatabase, SchemaTooNew, Busy, CorruptLog, StoreFailed
     """
 
     path: str | os.PathLike[str]

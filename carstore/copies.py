@@ -206,6 +206,11 @@ class _Begin:
         self._clock = clock or SystemClock()
         self._processes = processes or SystemProcesses()
 
+    @property
+    def database(self) -> str | None:
+        """What was copied, if it is a database."""
+        return None if self.cause == "imported" else self.origin
+
     def life(self, made: Placed) -> Life:
         with opened(made.part) as connection:
             return begin_life(
@@ -226,7 +231,7 @@ def _another(
     with _making(new, mode=mode) as made:
         head = make(made, tell)
         life = begin.life(made)
-        check(made.part, made.name, begin.origin or "what was read", head, tell)
+        check(made.part, made.name, begin.database, head, tell)
         made.finish()
         return _copied(made.name, life.head, life)
 

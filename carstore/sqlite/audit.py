@@ -15,6 +15,7 @@ from attrs import Factory, define
 from carstore.chain import GENESIS, frame, link
 from carstore.codec import decode
 from carstore.errors import InvalidEvent, UnknownEvent
+from carstore.events import BlobForgotten
 from carstore.log import Head
 from carstore.names import Json, Position
 from carstore.sqlite.blob_audit import BlobAudit
@@ -229,7 +230,7 @@ class Audit:
         except InvalidEvent as error:
             self.problem(position, "invalid_event", f"{error.message:.500}")
             return
-        self.blobs.follow(position, event, data)
+        self.blobs.follow(position, data, event.hash if isinstance(event, BlobForgotten) else None)
         if kind == "state_changed":
             self._state_changed(position, scope, key, fields.get("prev"))
         elif wrong := self.leases.follow(position, row[5], event):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from attrs import Factory, define
 
 from carstore.blobs import hash_of, references_in_text
-from carstore.events import BlobForgotten, Event
 from carstore.verification import Problem
 
 
@@ -20,13 +19,13 @@ class BlobAudit:
     forgotten: dict[str, int] = Factory(dict)
     """The last position that says that it was forgotten."""
 
-    def follow(self, position: int, event: Event, data: str) -> None:
-        """Take in the next event, whose data are canonical."""
+    def follow(self, position: int, data: str, forgets: str | None) -> None:
+        """Take in the next event: its data, and the hash that it says was forgotten, if any."""
         for blob in references_in_text(data):
             self.referred[blob] = position
             self._first.setdefault(blob, position)
-        if isinstance(event, BlobForgotten):
-            self.forgotten[event.hash] = position
+        if forgets is not None:
+            self.forgotten[forgets] = position
 
     def compared(self, stored: set[str]) -> Iterator[Problem]:
         """What is missing of the hashes that are `stored`, and what should not be there."""

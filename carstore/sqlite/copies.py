@@ -78,8 +78,8 @@ def copy_events(origin: str, part: str, at: int, tell: Tell) -> Head:
             copy.execute(COPIES["fork_events"], (done, min(done + STEP_EVENTS, at)))
             tell("events copied", min(done + STEP_EVENTS, at), at)
         if copy.execute(COPIES["origin_has_blobs"]).fetchone():
-            referred = json.dumps(sorted(referred_blobs(copy, at)))
-            copy.execute(COPIES["fork_blobs"], (referred,))
+            referred = referred_blobs(copy, at, "origin_bodies_with_blobs")
+            copy.execute(COPIES["fork_blobs"], (json.dumps(sorted(referred)),))
         copy.execute("DETACH origin")
         return Head(*head)
 
@@ -94,11 +94,12 @@ def up_to_date(part: str) -> None:
         connection.execute("COMMIT")
 
 
-def check(part: str, name: str, origin: str, head: Head, tell: Tell) -> None:
+def check(part: str, name: str, origin: str | None, head: Head, tell: Tell) -> None:
     """Verify all of a file that was made.
 
     Args:
         name: what it will be called.
+        origin: the database it was made from; None: it was made from something else.
         head: an event that it must hold.
 
     Raises:
@@ -116,11 +117,11 @@ def check(part: str, name: str, origin: str, head: Head, tell: Tell) -> None:
     if first.code == UnknownEvent.code and first.position is not None:
         raise _unknown(part, first.position)
     at = "" if first.position is None else f" at position {first.position}"
-    raise CopyFailed(
-        name,
-        f"what was copied from {origin} is damaged{at} ({first.code}: {first.message})",
-        f"Run `carstore verify` on {origin}.",
-    )
+    said = f"is damaged{at} ({first.code}: {first.message})"
+    if origin is None:
+        raise CopyFailed(name, f"what was read {said}")
+    hint = f"Run `carstore verify` on {origin}."
+    raise CopyFailed(name, f"what was copied from {origin} {said}", hint)
 
 
 def _unknown(part: str, position: int) -> UnknownEvent:

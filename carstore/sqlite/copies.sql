@@ -25,6 +25,15 @@ ORDER BY e.position;
 -- name: data_with_blobs
 SELECT data FROM events WHERE position <= ? AND instr(data, '"$blob":"') > 0;
 
+-- Values of a JSON list that may refer to others.
+-- name: bodies_with_blobs
+SELECT CAST(body AS TEXT) FROM blobs
+WHERE hash IN (SELECT value FROM json_each(?)) AND instr(CAST(body AS TEXT), '"$blob":"') > 0;
+
+-- name: origin_bodies_with_blobs
+SELECT CAST(body AS TEXT) FROM origin.blobs
+WHERE hash IN (SELECT value FROM json_each(?)) AND instr(CAST(body AS TEXT), '"$blob":"') > 0;
+
 -- The event at a position of the file that is copied from.
 -- name: origin_head
 SELECT position, hash FROM origin.events WHERE position = ?;

@@ -115,7 +115,7 @@ class Database:
         """
         if self._reader is None:
             raise Closed(self.path)
-        return await _open_reader(self)
+        return await _open_reader(self, is_known=True)
 
     async def checkpoint(self) -> wal.Checkpoint:
         """Move what is in the WAL into the file, beside the writer and without waiting for it."""
@@ -241,7 +241,7 @@ async def _tidy(name: str) -> None:
     try:
         connection = await open_connection(_uri(name, "rw"), 0, JobConnection)
     except sqlite3.Error:
-        return  # it may not be written: then the files stay, as docs/guarantees.md says
+        return  # it may not be written: then the files stay, as docs/follow.md says
     with suppress(sqlite3.Error):
         await run_job(connection, lambda c: _pragma(c, "user_version"))
     await connection.close()
@@ -258,13 +258,19 @@ async def _connect(database: Database, uri: str) -> aiosqlite.Connection:
         raise translate(error, database.path, database.busy_timeout_ms) from error
 
 
-async def _open_reader(database: Database) -> aiosqlite.Connection:
+async def _open_reader(database: Database, *, is_known: bool = False) -> aiosqlite.Connection:
     """A connection that cannot write. A file in a place that cannot be written has no room for the
-    shared memory of a WAL; if it has no WAL either, it is read as it stands."""
+    shared memory of a WAL; if it has no WAL either, it is read as it stands.
+
+    One that is known is not looked at again: a newer program may have migrated it since, and what
+    is open goes on reading.
+    """
     for extra in ("", "&immutable=1"):
         reader = await _connect(database, _uri(database.path, "ro", extra))
         try:
-            await database.run(reader, lambda c: _check_readable(c, database.path))
+            await database.run(reader, _protect)
+            if not is_known:
+                await database.run(reader, lambda c: _check_readable(c, database.path))
         except (StoreFailed, ReadOnly):
             await reader.close()
             if extra or wal.holds_something(database.path):
@@ -277,9 +283,13 @@ async def _open_reader(database: Database) -> aiosqlite.Connection:
     raise AssertionError("unreachable")
 
 
-def _check_readable(connection: sqlite3.Connection, path: str) -> None:
+def _protect(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA query_only = 1")
     connection.execute("PRAGMA mmap_size = 0")
+    _pragma(connection, "user_version")  # a first look, which finds out whether it can be read
+
+
+def _check_readable(connection: sqlite3.Connection, path: str) -> None:
     _check_identity(connection, path)
     if _pragma(connection, "user_version") == 0:
         raise NotADatabase(path, "it has no carstore schema")

@@ -10,12 +10,13 @@ from attrs import Factory, define
 
 from carstore.blobs import Blob
 from carstore.chain import GENESIS
-from carstore.errors import CorruptLog, NotFound
+from carstore.errors import CorruptLog, NotFound, SchemaTooNew
 from carstore.jsonl import FORMAT, Header, Reader, Writer, chained
 from carstore.log import Head, Recorded
 from carstore.names import Position, StreamName, lease_of
 from carstore.sqlite.copies import Tell, new_file, reading
 from carstore.sqlite.life import COPIES, referred_blobs
+from carstore.sqlite.migrations import SCHEMA
 from carstore.sqlite.objects import has_blobs
 from carstore.sqlite.statements import SQL
 
@@ -104,9 +105,12 @@ def read_import(reader: Reader, part: str, tell: Tell) -> Head:
 
     Raises:
         InvalidExport: at the first line that is not what was written.
+        SchemaTooNew: a newer carstore wrote it.
         sqlite3.Error, OSError
     """
     header = reader.header()
+    if header.schema > SCHEMA:
+        raise SchemaTooNew(reader.path, header.schema, SCHEMA)
     with new_file(part) as connection:
         into = _Into(connection, reader)
         for entry in reader.entries(header):

@@ -187,11 +187,22 @@ class _Beginning:
 
 
 def referred_blobs(
-    connection: sqlite3.Connection, until: int, statement: str = "data_with_blobs"
+    connection: sqlite3.Connection, until: int, bodies: str = "bodies_with_blobs"
 ) -> set[str]:
-    """The hashes of all values that events up to `until` refer to."""
-    rows: Iterable[tuple[str]] = connection.execute(COPIES[statement], (until,))
-    return {blob for (data,) in rows for blob in references_in_text(data)}
+    """The hashes of all values that events up to `until` refer to, by themselves or through other
+    values.
+
+    Args:
+        bodies: the statement that reads those values.
+    """
+    rows: Iterable[tuple[str]] = connection.execute(COPIES["data_with_blobs"], (until,))
+    found: set[str] = set()
+    further = {blob for (data,) in rows for blob in references_in_text(data)}
+    while further:
+        found |= further
+        rows = connection.execute(COPIES[bodies], (json.dumps(sorted(further)),))
+        further = {blob for (body,) in rows for blob in references_in_text(body)} - found
+    return found
 
 
 __all__ = ["COPIES", "begin_life", "referred_blobs"]

@@ -1,48 +1,73 @@
 """How much of a damaged file the chain proves, and the way of reading it that proves most."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from attrs import Factory, define
+
 from carstore.errors import UnknownEvent
+from carstore.events import BlobForgotten
 from carstore.names import Position, StreamName, lease_of
 from carstore.origin import Progress
 from carstore.sqlite import wal
 from carstore.sqlite.audit import Audit, Enough
+from carstore.sqlite.blob_audit import BlobAudit
 from carstore.sqlite.readonly import READ_ERRORS
 from carstore.sqlite.scan import Row, Unreadable
 from carstore.sqlite.sources import ByPages, BySqlite, Source
 from carstore.verification import Problem
 
 
+@define
+class Proof:
+    """How far a file was read in one way before something was wrong."""
+
+    source: Source
+    count: int = 0
+    """Events, so also the position of the last one."""
+    problem: Problem | None = None
+    """What is wrong with the next one; None: there is none."""
+    blobs: BlobAudit = Factory(BlobAudit)
+    """What the proven events say of values beside the log."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.problem is None
+
+
 @contextmanager
-def best_source(origin: str, tell: Progress) -> Iterator[Source]:
+def best_proof(origin: str, tell: Progress) -> Iterator[Proof]:
     """The file, opened in the way that proves most events. Looking through all pages is slow, so it
-    is tried only where SQLite does not reach the end."""
-    best: tuple[int, Source] | None = None
+    is tried only where SQLite does not reach the end.
+
+    Raises:
+        SchemaTooNew, UnknownEvent: a newer carstore wrote it.
+        OSError
+    """
+    best: Proof | None = None
     try:
         for way in _ways(origin, tell):
             source = way()
             if source is None:
                 continue
             try:
-                proven, whole = _proven(source, tell)
+                proof = prove(source, tell)
             except BaseException:
                 source.close()
                 raise
-            if best is not None and proven <= best[0]:
-                source.close()
-                continue
-            if best is not None:
-                best[1].close()
-            best = (proven, source)
-            if whole:
+            if best is None or proof.count > best.count:
+                best, proof = proof, best or proof
+            if proof is not best:
+                proof.source.close()
+            if best.is_whole:
                 break
         assert best is not None, "the last way opens every file that can be read"
-        yield best[1]
+        yield best
     finally:
         if best is not None:
-            best[1].close()
+            best.source.close()
 
 
 def _ways(origin: str, tell: Progress) -> list[Callable[[], Source | None]]:
@@ -56,21 +81,30 @@ def _ways(origin: str, tell: Progress) -> list[Callable[[], Source | None]]:
     return [*[partial(by_sqlite, one) for one in with_wal], partial(ByPages.open, origin, tell)]
 
 
-def _proven(source: Source, tell: Progress) -> tuple[int, bool]:
-    """How many events of the file are proven, and whether these are all."""
-    audit, proven = Audit(), 0
+def prove(source: Source, tell: Progress) -> Proof:
+    """Read events until one is not what it must be.
+
+    Raises:
+        UnknownEvent: one is what was written, by a newer carstore.
+    """
+    audit, proof = Audit(), Proof(source)
     for item in source.items(0, tell):
-        if problem_of(audit, item) is not None:
-            return proven, False
-        proven += 1
-    return proven, proven > 0
+        proof.problem = _problem_of(audit, item)
+        if proof.problem is not None or isinstance(item, Unreadable):
+            return proof
+        proof.count += 1
+        forgets = json.loads(item[11])["hash"] if item[3] == BlobForgotten.kind else None
+        proof.blobs.follow(item[0], item[11], forgets)
+    audit.ended()
+    proof.problem = audit.problems[0] if audit.problems else None
+    return proof
 
 
-def problem_of(audit: Audit, item: Row | Unreadable) -> Problem | None:
+def _problem_of(audit: Audit, item: Row | Unreadable) -> Problem | None:
     """The first thing that is wrong with the next event.
 
     Raises:
-        UnknownEvent: it is what was written, by a newer carstore.
+        UnknownEvent
     """
     with suppress(Enough):
         if isinstance(item, Unreadable):

@@ -13,9 +13,10 @@ original is never written to. (Beside one that has a WAL, SQLite may make a `-sh
 import os
 import sqlite3
 from collections.abc import Callable
+from itertools import islice
 from typing import TypeAlias
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
 from carstore.clock import Clock, SystemClock
 from carstore.errors import CannotOpen, CopyFailed, NotFound
@@ -24,12 +25,12 @@ from carstore.log import Head
 from carstore.names import Json, Position, StreamName, lease_of
 from carstore.origin import Life, OpenRuns, Progress
 from carstore.placing import placed
-from carstore.sqlite.audit import BEGINNING, Audit
+from carstore.sqlite.audit import BEGINNING
 from carstore.sqlite.blob_audit import body_amiss
 from carstore.sqlite.copies import check, new_file, opened
 from carstore.sqlite.life import begin_life
 from carstore.sqlite.locks import check_not_open_here
-from carstore.sqlite.proven import best_source, problem_of
+from carstore.sqlite.proven import Proof, best_proof
 from carstore.sqlite.scan import Row, Unreadable
 from carstore.sqlite.sources import PAGE_ROWS, Source, Way
 from carstore.sqlite.statements import SQL
@@ -91,9 +92,9 @@ def salvage(
         raise CannotOpen(origin, "this process may not read it", "Ask its owner for the right.")
     check_not_open_here(origin)
     tell = progress or _silent
-    with placed(path) as place, best_source(origin, tell) as read:
+    with placed(path) as place, best_proof(origin, tell) as proof:
         with new_file(place.part) as made:
-            copy = _Copy(read, made)
+            copy = _Copy(proof, made)
             copy.run(tell)
             if copy.head == BEGINNING:
                 reason = copy.problem.message if copy.problem else "there are no events"
@@ -102,13 +103,15 @@ def salvage(
         life = _begun(place.part, place.name, origin, open_runs, clock, processes)
         check(place.part, place.name, origin, copy.head, tell)
         place.finish()
-        untrusted = _tell_rest(read, copy.head.position, leftover, tell) if copy.problem else 0
+        untrusted = 0
+        if copy.problem is not None:
+            untrusted = _tell_rest(proof.source, copy.head.position, leftover, tell)
     return Salvaged(
         path=place.name,
         source=origin,
         head=copy.head,
         problem=copy.problem,
-        way=read.way,
+        way=proof.source.way,
         untrusted=untrusted,
         values=values,
         values_lost=lost,
@@ -143,66 +146,66 @@ def _begun(
 # --- writing what is proven ---
 
 
-@define
 class _Copy:
     """The proven beginning of a log, on its way from one file into another."""
 
-    source: Source
-    made: sqlite3.Connection
-    problem: Problem | None = None
-    head: Head = BEGINNING
-    """The last event that was copied."""
-    _audit: Audit = Factory(Audit)
-    _streams: dict[str, int] = Factory(dict)
+    def __init__(self, proof: Proof, made: sqlite3.Connection) -> None:
+        self.problem = proof.problem
+        self.head = BEGINNING
+        """The last event that was copied."""
+        self._proof = proof
+        self._made = made
+        self._streams: dict[str, int] = {}
 
     def run(self, tell: Progress) -> None:
-        """Copy events until one is not what it must be."""
-        self.made.execute("BEGIN IMMEDIATE")
-        for item in self.source.items(0, tell):
-            self.problem = problem_of(self._audit, item)
-            if self.problem is None and not isinstance(item, Unreadable):
-                self.problem = self._insert(item)
-            if self.problem is not None:
-                break
-            if self.head.position % PAGE_ROWS == 0:
-                self.made.execute("COMMIT")
-                self.made.execute("BEGIN IMMEDIATE")
-        else:
-            self._audit.ended()
-            self.problem = self._audit.problems[0] if self._audit.problems else None
-        self.made.execute("COMMIT")
+        """Copy what is proven, as it is. The triggers of the new file have the last word."""
+        rows = islice(self._proof.source.items(0, _silent), self._proof.count)
+        while self.head.position < self._proof.count:
+            page = [row for row in islice(rows, PAGE_ROWS) if not isinstance(row, Unreadable)]
+            if not page:
+                position = self.head.position + 1
+                what = f"event {position} was there a moment ago; is the file in use?"
+                self.problem = Problem(position, "unreadable", what)
+                return
+            self._made.execute("BEGIN IMMEDIATE")
+            try:
+                self._insert(page)
+            except sqlite3.IntegrityError as error:
+                position, digest = self._made.execute(SQL["head"]).fetchone() or BEGINNING
+                self.head = Head(Position(position), digest)
+                what = f"event {position + 1} breaks a rule of the file: {error}"
+                self.problem = Problem(position + 1, "schema", what)
+                return
+            finally:
+                self._made.execute("COMMIT")
+            self.head = Head(Position(page[-1][0]), page[-1][13])
+            tell("events copied", self.head.position, self._proof.count)
 
-    def _insert(self, row: Row) -> Problem | None:
-        """Write an event as it is. The triggers have the last word."""
-        position, stream = row[0], row[1]
-        number = self._streams.get(stream)
-        try:
-            if number is None:
-                number = len(self._streams) + 1
-                lease = lease_of(StreamName(stream))
-                self.made.execute(SQL["insert_stream"], (number, stream, lease))
-                self._streams[stream] = number
-            self.made.execute(SQL["insert_event"], (position, number, *row[2:14]))
-        except sqlite3.IntegrityError as error:
-            return Problem(position, "schema", f"event {position} breaks a rule: {error}")
-        self.head = Head(Position(position), row[13])
-        return None
+    def _insert(self, page: list[Row]) -> None:
+        for row in page:
+            if row[1] not in self._streams:
+                number = self._streams[row[1]] = len(self._streams) + 1
+                lease = lease_of(StreamName(row[1]))
+                self._made.execute(SQL["insert_stream"], (number, row[1], lease))
+        rows = [(row[0], self._streams[row[1]], *row[2:14]) for row in page]
+        self._made.executemany(SQL["insert_event"], rows)
 
     def values(self) -> tuple[int, int]:
         """Copy the values beside the log that the copied events refer to. Returns how many, and how
         many are not there any more."""
-        blobs, copied, lost = self._audit.blobs, 0, 0
-        self.made.execute("BEGIN IMMEDIATE")
+        blobs, copied, lost = self._proof.blobs, 0, 0
+        self._made.execute("BEGIN IMMEDIATE")
         for blob, position in blobs.referred.items():
             if position > self.head.position or position <= blobs.forgotten.get(blob, 0):
                 continue
-            whole = [row for row in self.source.value(blob) if body_amiss(*row) is None]
-            if whole:
-                self.made.execute(SQL["insert_blob"], whole[0])
-                copied += 1
-            else:
+            found = self._proof.source.value(blob)
+            whole = next((row for row in found if body_amiss(*row) is None), None)
+            if whole is None:
                 lost += 1
-        self.made.execute("COMMIT")
+            else:
+                self._made.execute(SQL["insert_blob"], whole)
+                copied += 1
+        self._made.execute("COMMIT")
         return copied, lost
 
 

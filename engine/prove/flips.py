@@ -25,7 +25,7 @@ __all__ = ["FLIPS"]
 RUNS = 6
 """Runs in the file whose bits are flipped: some tens of kilobytes."""
 
-MAX_BROKEN = 10
+MAX_BROKEN = 3
 
 _Rows = list[tuple[Any, ...]]
 

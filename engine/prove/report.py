@@ -61,7 +61,7 @@ _HEADLINES = (
     (
         "restart",
         "**Restarted** with {events in the file} events in the file: at work again in"
-        " {ready, p95 ms} ms (p95).",
+        " {ready, p95 ms} ms (p95; of the processor, {of the processor, median ms} ms).",
     ),
 )
 """Sentences with the figures of a proof, for those who read no table."""

@@ -36,13 +36,13 @@ __all__ = ["STOPPED"]
 DRIVERS = 3
 """Processes that want to drive the same runs."""
 
-HASTE = 240
+HASTE = 150
 """How much faster their clock goes, so that leases expire while a process is stopped."""
 
 STEPS = 5
 """Calls of each run, one after the other."""
 
-STOP_SECONDS = (0.02, 0.2, 0.6)
+STOP_SECONDS = (0.02, 0.3, 1.2)
 """How long a process is stopped at most: shorter and longer than a lease lasts."""
 
 
@@ -109,7 +109,7 @@ def _step_tool(place: Place, clock: HastyClock, looked: list[int]) -> Tool:
             began=began,
         )
         count: int = await ctx.read(str(ctx.run_id), 0)
-        await asyncio.sleep(0.004)
+        await asyncio.sleep(0.02)
         ctx.set(str(ctx.run_id), count + 1)
         return count
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,18 @@ from carstore.log import Head
 from carstore.names import RunId, StreamName
 from carstore.sqlite import follow, reading, wal
 from carstore.sqlite import log as sqlite_log
+from carstore.sqlite.migrations import SCHEMA
 from tests.carstore.attack import lawless
 from tests.carstore.faults import Failing, fault
-from tests.carstore.helpers import change, everything, in_loop, open_store, run_stream_of, step
+from tests.carstore.helpers import (
+    change,
+    everything,
+    in_loop,
+    open_store,
+    run_stream_of,
+    step,
+    stock,
+)
 from tests.docs.markdown import ROOT
 
 APPEND = """
@@ -261,6 +270,19 @@ async def test_a_store_for_reading_is_followed_too(path: Path) -> None:
         for _ in range(2):
             await store.log.append(step())
         assert await asyncio.wait_for(task, 2) == [1, 2, 3]
+
+
+@in_loop
+async def test_a_file_that_a_newer_program_has_migrated_is_followed_on(path: Path) -> None:
+    async with open_store(path) as store, open_store(path) as other:
+        with closing(stock(path)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        assert await taken(store.log.follow(), 1) == [1]
+        with closing(stock(path)) as connection:
+            connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        task = asyncio.create_task(taken(store.log.follow(), 2))
+        await other.log.append(step())
+        assert await asyncio.wait_for(task, 2) == [1, 2]
 
 
 # Slow ones.

@@ -363,6 +363,38 @@ def test_values_beside_the_log_come_along(path: Path, way: str) -> None:
     assert forgotten == {blobs[0], blobs[1]}
 
 
+def test_a_value_that_a_bad_event_refers_to_as_well_comes_along(path: Path) -> None:
+    async def fill() -> None:
+        async with open_store(path) as store:
+            await store.log.append(change("a", "x" * 500_000))
+            await store.log.append(change("b", "x" * 500_000), change("b", "x" * 500_000))
+
+    asyncio.run(fill())
+    with lawless(path) as connection:
+        connection.execute(
+            "UPDATE events SET data = replace(data, '\"prev\":3', '\"prev\":2') WHERE position = 4"
+        )
+        hash_again(connection, 4)
+    found = salvage(path)
+    assert (found.problem and found.problem.code, found.head.position) == ("prev", 3)
+    assert (found.values, found.values_lost) == (1, 0)
+
+
+def test_a_value_that_was_forgotten_and_written_again_later_stays_forgotten(path: Path) -> None:
+    async def fill() -> None:
+        async with open_store(path) as store:
+            await store.log.append(change("a", "x" * 500_000))
+            [blob] = await store.blobs.infos()
+            await store.blobs.forget(blob.hash, reason="asked", by="me")
+            await store.log.append(change("b", "x" * 500_000))
+
+    asyncio.run(fill())
+    edit(path, "UPDATE events SET recorded_at = 1 WHERE position = 4")
+    found = salvage(path)
+    assert (found.head.position, found.values, found.values_lost) == (3, 0, 0)
+    assert rows_of(path.with_name("new.db"))["events"][-1]
+
+
 def test_unfinished_runs_are_asked_about_and_held(path: Path) -> None:
     async def fill() -> None:
         async with open_store(path) as store:

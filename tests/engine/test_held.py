@@ -447,7 +447,7 @@ def test_any_log_is_copied_as_it_is(parts: list[list[Entry]], data: st.DataObjec
 
 
 @pytest.mark.prove
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(parts=logs, data=st.data())
 def test_many_more_logs_are_copied_as_they_are(
     parts: list[list[Entry]], data: st.DataObject

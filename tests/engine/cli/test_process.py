@@ -355,7 +355,7 @@ def test_what_only_reads_works_where_nothing_can_be_written(ran: Folder) -> None
             assert (done.code, done.stderr) == (0, ""), words
             assert done.stdout
         assert refused.code == 1
-        assert refused.json["error"]["code"] == "read_only"
+        assert refused.json["error"]["code"] == "cannot_open"
         assert [path.name for path in place.iterdir()] == ["a.db"]
     finally:
         place.chmod(0o755)
