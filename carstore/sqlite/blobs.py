@@ -32,10 +32,12 @@ class SqliteBlobs:
             look = partial(_values, wanted=json.dumps(sorted(wanted)))
             further = await self._database.read(look)
             found.update(further)
-            inner = {one for value in further.values() for one in references(value, sensitive=sensitive)}
-            wanted = inner - found.keys()
-            if not further:
-                break
+            wanted = {
+                inner
+                for value in further.values()
+                for inner in references(value, sensitive=sensitive)
+                if inner not in found
+            }
         return found
 
     async def fill(self, value: Json, *, sensitive: bool = True) -> Json:

@@ -136,7 +136,8 @@ class _Stops:
     drivers: list[Child] = field(factory=list)
     stopped: list[tuple[int, int, int]] = field(factory=list)
     """Process, stopped at, woken at: microseconds since the boot."""
-    killed: set[int] = field(factory=set)
+    killed: dict[int, int] = field(factory=dict)
+    """Process -> when it was killed, as its own clock tells it."""
 
     def born(self) -> None:
         if not self.drivers:
@@ -151,8 +152,8 @@ class _Stops:
         chosen = self.chance.sample(self.drivers, self.chance.choice((1, 1, DRIVERS - 1)))
         if self.chance.random() < 0.1:
             victim = chosen[0]
+            self.killed[victim.pid or 0] = HastyClock(*self.start).now()
             kill(victim)
-            self.killed.add(victim.pid or 0)
             self.drivers.remove(victim)
             self.born()
             return
@@ -227,7 +228,7 @@ async def _made(path: Path) -> None:
 class _LeaseHistory:
     """The leases as the events tell them, and what of it must not have been."""
 
-    killed: set[int]
+    killed: dict[int, int]
     current: dict[str, tuple[int, int, int] | None] = field(factory=dict)
     """Lease -> token, expiry, process."""
     holders: dict[int, int] = field(factory=dict)
@@ -260,10 +261,10 @@ class _LeaseHistory:
     def _granted(self, position: int, at: int, body: dict[str, Any]) -> None:
         lease, pid = body["lease"], body["holder"]["pid"]
         held = self.current.get(lease)
-        if held is not None and held[2] in self.killed:
-            self.gone += 1
-        elif held is not None and held[1] + GRACE_US <= at:
+        if held is not None and held[1] + GRACE_US <= at:
             self.expired += 1
+        elif held is not None and self.killed.get(held[2], at + 1) <= at:
+            self.gone += 1
         elif held is not None:
             self.broken.append(f"{lease} was granted at {position} while {held[2]} held it")
         if position <= self.newest.get(lease, 0):
