@@ -45,6 +45,13 @@ class BlobAudit:
                     f"event {position} says that the value {blob} was forgotten, but it is there",
                 )
 
+    def missing_in(self, body: bytes, stored: set[str]) -> str | None:
+        """What a value that is the one it was refers to in vain, as a sentence; None if nothing."""
+        for blob in sorted(references_in_text(body.decode())):
+            if blob not in stored and blob not in self.forgotten:
+                return f"a value refers to the value {blob}, which is not there"
+        return None
+
 
 def body_amiss(blob: object, nonce: object, body: object) -> str | None:
     """What is wrong with a stored value, as a sentence; None if it is the one it was."""

@@ -12,12 +12,14 @@ original is never written to. (Beside one that has a WAL, SQLite may make a `-sh
 
 import os
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import TypeAlias
 
 from attrs import frozen
 
+from carstore.blobs import references_in_text
 from carstore.clock import Clock, SystemClock
 from carstore.errors import CannotOpen, CopyFailed, NotFound
 from carstore.holders import Processes, SystemProcesses
@@ -195,7 +197,9 @@ class _Copy:
         many are not there any more."""
         blobs, copied, lost = self._proof.blobs, 0, 0
         self._made.execute("BEGIN IMMEDIATE")
-        for blob, position in blobs.referred.items():
+        wanted, seen = deque(blobs.referred.items()), set(blobs.referred)
+        while wanted:
+            blob, position = wanted.popleft()
             if position > self.head.position or position <= blobs.forgotten.get(blob, 0):
                 continue
             found = self._proof.source.value(blob)
@@ -205,11 +209,21 @@ class _Copy:
             else:
                 self._made.execute(SQL["insert_blob"], whole)
                 copied += 1
+                inner = references_in_text(_text_of(whole)) - seen
+                seen |= inner
+                wanted.extend([(one, position) for one in inner])
         self._made.execute("COMMIT")
         return copied, lost
 
 
 # --- what is left ---
+
+
+def _text_of(row: tuple[object, object, object]) -> str:
+    """The text of a value whose hash is right."""
+    body = row[2]
+    return body.decode() if isinstance(body, bytes) else ""
+
 
 _COLUMNS = (
     "position", "stream", "version", "kind", "schema_version", "recorded_at", "run_id", "scope",

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define
+from attrs import Factory, define
 
 from carstore.log import Head
 from carstore.names import StreamName, lease_of
@@ -118,6 +118,8 @@ class _Check:
     """The last position, as far as it is known."""
     _after: int = 0
     _after_blob: str = ""
+    _stored: set[str] = Factory(set)
+    """The hashes of all values beside the log."""
     _more: bool = True
     _given_up: bool = False
 
@@ -271,7 +273,8 @@ class _Check:
         stored = self._rows(connection, "stored_blobs") if has_blobs(connection) else []
         if stored is None:
             return
-        for problem in self.audit.blobs.compared({blob for (blob,) in stored}):
+        self._stored = {blob for (blob,) in stored}
+        for problem in self.audit.blobs.compared(self._stored):
             self.audit.problem(problem.position, problem.code, problem.message)
 
     def _bodies(self, connection: sqlite3.Connection) -> None:
@@ -281,7 +284,7 @@ class _Check:
             return
         read = 0
         for blob, nonce, body in connection.execute(VERIFY["blobs_after"], (self._after_blob,)):
-            amiss = body_amiss(blob, nonce, body)
+            amiss = body_amiss(blob, nonce, body) or self.audit.blobs.missing_in(body, self._stored)
             if amiss is not None:
                 position = self.audit.blobs.referred.get(blob)
                 self.audit.problem(position, "blob", amiss)

@@ -24,6 +24,7 @@ from carstore.events import LogEpochStarted, RunPaused
 from carstore.log import Recorded
 from carstore.names import LeaseName, RunId
 from carstore.origin import OpenRun
+from carstore.redaction import Redaction
 from carstore.sqlite.salvage import Salvaged
 from carstore.sqlite.salvage import salvage as salvage_file
 from carstore.sqlite.verify import verify_file
@@ -361,6 +362,17 @@ def test_values_beside_the_log_come_along(path: Path, way: str) -> None:
     assert found.way == way
     forgotten = {event.event.hash for event in new_events(path) if event.kind == "blob_forgotten"}  # type: ignore[union-attr]
     assert forgotten == {blobs[0], blobs[1]}
+
+
+def test_a_value_that_only_another_value_refers_to_comes_along(path: Path) -> None:
+    async def fill() -> None:
+        async with open_store(path, redaction=Redaction(names=["password"])) as store:
+            await store.log.append(change("a", {"password": "secret", "rest": "x" * 100_000}))
+
+    asyncio.run(fill())
+    found = salvage(path)
+    assert (found.values, found.values_lost) == (2, 0)
+    assert not [event for event in new_events(path) if event.kind == "blob_forgotten"]
 
 
 def test_a_value_that_a_bad_event_refers_to_as_well_comes_along(path: Path) -> None:

@@ -19,6 +19,7 @@ from carstore.chain import GENESIS
 from carstore.clock import ManualClock
 from carstore.errors import CarstoreError, Closed
 from carstore.names import LeaseName, Position
+from carstore.redaction import Redaction
 from carstore.sqlite import verify as verify_module
 from carstore.sqlite.audit import MAX_PROBLEMS, Audit, Enough
 from carstore.sqlite.verify import verify, verify_file
@@ -436,6 +437,19 @@ def test_a_value_that_is_not_what_it_was_is_found(
 ) -> None:
     edit(with_values, statement)
     assert found(verify_file(with_values))[0] == expected
+
+
+def test_a_value_that_only_another_value_refers_to_is_looked_for(path: Path) -> None:
+    async def fill() -> str:
+        async with open_store(path, redaction=Redaction(names=["password"])) as store:
+            await store.log.append(change("a", {"password": "secret", "rest": "x" * 100_000}))
+            [inner] = [info.hash for info in await store.blobs.infos() if info.sensitive]
+            return inner
+
+    inner = asyncio.run(fill())
+    assert found(verify_file(path)) == []
+    edit(path, f"DELETE FROM blobs WHERE hash = '{inner}'")
+    assert found(verify_file(path)) == [(2, "blob")]
 
 
 def test_many_values_are_read_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
