@@ -23,9 +23,8 @@ _HEADLINES = (
     (
         "kills",
         "**Killed** at random moments, {processes killed} processes: {acknowledged events lost} of"
-        " {events acknowledged} acknowledged events lost,"
-        " {calls repeated after their completion} completed actions called again,"
-        " {calls without a durable intent} calls without a durable intent.",
+        " {events acknowledged} events lost,"
+        " {calls repeated after their completion} calls repeated.",
     ),
     (
         "killed at an operation",
@@ -48,11 +47,6 @@ _HEADLINES = (
         " appends lost, {failures without a reason} failed without a reason.",
     ),
     (
-        "stopped processes",
-        "**Stopped** {stops} times while processes contend for runs: {promises broken} promises"
-        " broken.",
-    ),
-    (
         "bit flips",
         "**Damaged** in one bit, {bits flipped, one at a time} times:"
         " {of them changed or dropped an event} changed an event, {of these not reported} of these"
@@ -60,7 +54,7 @@ _HEADLINES = (
     ),
     (
         "restart",
-        "**Restarted** with {events in the file} events in the file: at work again in"
+        "**Restarted** with {events in the file} events in the file: at work in"
         " {ready, p95 ms} ms (p95; of the processor, {of the processor, median ms} ms).",
     ),
 )
