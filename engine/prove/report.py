@@ -65,10 +65,7 @@ def page(
     conducted: Sequence[Conducted], attempted: Sequence[Attempted], scale: Scale, seed: int
 ) -> str:
     """The whole page, in Markdown."""
-    rows = [
-        f"| {one.proof.name} | {one.proof.promise} | {done(one)} | {_verdict(one)} |"
-        for one in conducted
-    ]
+    rows = [f"| {one.proof.name} | {one.proof.promise} | {_verdict(one)} |" for one in conducted]
     parts = [
         "# Proofs",
         "Made by `carstore prove --report`; do not edit. What each promise means stands in\n"
@@ -76,7 +73,9 @@ def page(
         "in [cli.md](cli.md#carstore-prove).",
         f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
         f"{BEGIN}\n{headlines(conducted)}\n{END}",
-        "| proof | promise | what was done | holds |\n|---|---|---|---|\n" + "\n".join(rows),
+        "| proof | promise | holds |\n|---|---|---|\n" + "\n".join(rows),
+        "## What was done",
+        *[f"### {one.proof.name}\n\n{done(one)}" for one in conducted],
     ]
     if attempted:
         parts += ["## Can the proofs fail?", _CAN_FAIL, _table_of(attempted)]
@@ -110,10 +109,10 @@ def headlines(conducted: Sequence[Conducted]) -> str:
 
 
 def done(one: Conducted) -> str:
-    """What a proof did and counted, on one line."""
+    """What a proof did and counted, as a list in Markdown."""
     if one.outcome.skipped is not None:
         return f"skipped: {one.outcome.skipped}"
-    return "; ".join(f"{name}: {figure_text(x)}" for name, x in one.outcome.figures.items())
+    return "\n".join(f"* {name}: {figure_text(x)}" for name, x in one.outcome.figures.items())
 
 
 def figure_text(value: Figure) -> str:

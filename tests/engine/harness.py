@@ -12,13 +12,14 @@ from attrs import define, evolve, field, frozen
 
 from carstore import connect
 from carstore.clock import Clock, SystemClock
-from carstore.holders import Holder, SystemProcesses
+from carstore.holders import SystemProcesses
 from carstore.log import Recorded
 from carstore.names import RunId, Scope
 from carstore.store import Store
 from engine import Action, Proposal, Runtime, Tool, tool
 from engine.ir import FailureBehavior, Reversibility, RunResult
 from engine.journal import load_run
+from engine.prove.people import People
 from engine.rules.retries import Backoff
 from engine.run import Run
 
@@ -42,26 +43,6 @@ def in_loop(function: _Function) -> Callable[..., None]:
     signature = inspect.signature(function)
     run.__signature__ = signature  # type: ignore[attr-defined]
     return run
-
-
-@define
-class People:
-    """Processes as a test wants them: each store is another process, and lives until told dead."""
-
-    dead: set[str] = field(factory=set)
-    known: list[Holder] = field(factory=list)
-
-    def current(self, instance: str) -> Holder:
-        holder = SystemProcesses().current(instance)
-        self.known.append(holder)
-        return holder
-
-    def is_gone(self, holder: Holder) -> bool:
-        return holder.incarnation in self.dead
-
-    def all_die(self) -> None:
-        """Whoever has opened a store so far is provably gone."""
-        self.dead.update(holder.incarnation for holder in self.known)
 
 
 @define
