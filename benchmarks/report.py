@@ -135,6 +135,7 @@ def _history(rows: Sequence[dict[str, Any]]) -> Any:
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
+    _in_plain_numbers(axes)
     return made
 
 
@@ -146,7 +147,13 @@ def _producers(rows: Sequence[dict[str, Any]]) -> Any:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.legend(frameon=False)
+    _in_plain_numbers(axes)
     return made
+
+
+def _in_plain_numbers(axes: Any) -> None:
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda number, _: f"{number:,g}")
 
 
 def _axes(across: str, up: str) -> Any:
@@ -168,6 +175,7 @@ def _axes(across: str, up: str) -> Any:
 def main(source: Path, target: Path) -> None:
     """Write the page TARGET and its plots from the figures in SOURCE."""
     figures = json.loads(source.read_text(encoding="utf-8"))
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(figures), encoding="utf-8")
     for path in plot(figures, target.parent / "images"):
         click.echo(f"drawn: {path}")
