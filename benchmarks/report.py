@@ -153,7 +153,7 @@ def _producers(rows: Sequence[dict[str, Any]]) -> Any:
 
 def _in_plain_numbers(axes: Any) -> None:
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(lambda number, _: f"{number:,g}")
+        axis.set_major_formatter(lambda number, _: f"{number:,.10g}")
 
 
 def _axes(across: str, up: str) -> Any:
