@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from attrs import frozen
+
 from carstore.origin import Progress
 
 _Result = TypeVar("_Result")
@@ -14,25 +16,38 @@ class _Stopped(Exception):
     """Nobody waits for the work any more."""
 
 
-async def beside_the_loop(
-    work: Callable[[Progress], _Result], progress: Progress | None
-) -> _Result:
+@frozen
+class Steps:
+    """To be called at each step of the work, which it ends if nobody waits for it any more."""
+
+    _tell: Progress
+    _stop: threading.Event
+
+    def __call__(self, what: str, done: int, last: int) -> None:
+        self.check()
+        self._tell(what, done, last)
+
+    def check(self) -> None:
+        """The same where there is nothing to tell: while something else is waited for."""
+        if self._stop.is_set():
+            raise _Stopped
+
+
+async def beside_the_loop(work: Callable[[Steps], _Result], progress: Progress | None) -> _Result:
     """Do `work` beside the event loop.
 
     Args:
-        work: is given a function to be called at each step, which ends it if the caller is gone.
+        work: is given what is to be called at each step.
         progress: is told of the same steps, on the loop.
     """
     loop = asyncio.get_running_loop()
     stop = threading.Event()
 
     def tell(what: str, done: int, last: int) -> None:
-        if stop.is_set():
-            raise _Stopped
         if progress is not None:
             loop.call_soon_threadsafe(progress, what, done, last)
 
-    task = loop.run_in_executor(None, work, tell)
+    task = loop.run_in_executor(None, work, Steps(tell, stop))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -42,4 +57,4 @@ async def beside_the_loop(
         raise
 
 
-__all__ = ["beside_the_loop"]
+__all__ = ["Steps", "beside_the_loop"]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from carstore import canonical
 from carstore.names import Json, StreamName
@@ -28,6 +28,10 @@ _NAMES_IF_SENSITIVE = _NAMES | {"sensitive"}
 _MARK = f'"{REFERENCE}":"'
 _NONCE_BYTES = 16
 
+_MAX_DEPTH = 2 * canonical.MAX_DEPTH
+"""Containers and references within each other up to which references are filled: more than any
+value needs that was taken apart, and far from where the interpreter's stack ends."""
+
 _Name = TypeVar("_Name")
 
 
@@ -36,8 +40,8 @@ class Blob:
     """A value and its hash (hex), as they are stored."""
 
     hash: str
-    nonce: bytes
-    body: bytes
+    nonce: bytes = field(repr=False)
+    body: bytes = field(repr=False)
 
     @property
     def reference(self) -> Json:
@@ -67,7 +71,8 @@ class Blobs(Protocol):
         ...
 
     async def fill(self, value: Json, *, sensitive: bool = True) -> Json:
-        """`value` with each reference replaced by its value; one that is forgotten stays.
+        """`value` with each reference replaced by its value. One that is forgotten stays, and so do
+        the last ones where `value` would become larger than a value may be.
 
         Args:
             sensitive: whether references to sensitive values are replaced too.
@@ -84,11 +89,23 @@ class Blobs(Protocol):
         """All that are there, largest first."""
         ...
 
-    async def forget(self, blob: str, *, reason: str, by: str) -> None:
-        """Delete a value for good, and append that this was done.
+    async def forget(self, *blobs: str, reason: str, by: str) -> bool:
+        """Delete values for good, and append that this was done.
+
+        Returns:
+            Whether nothing is left of them in this store; else `scrub` is to be called later.
 
         Raises:
-            NotFound: it is not there, or is forgotten already.
+            NotFound: one is not there, or is forgotten already. Then none was deleted.
+        """
+        ...
+
+    async def scrub(self, *, rewrite: bool = False) -> bool:
+        """Wipe what may be left of values that were forgotten. Returns whether that was done: not
+        while others still read what was there before.
+
+        Args:
+            rewrite: also write all that is kept anew, which takes its time and as much room again.
         """
         ...
 
@@ -125,6 +142,11 @@ def referred(value: Json) -> str | None:
     return found if well_formed else None
 
 
+def is_hidden(value: Json) -> bool:
+    """Whether `value` is a reference to a sensitive value."""
+    return referred(value) is not None and "sensitive" in value
+
+
 def references(value: Json, *, sensitive: bool = True) -> Iterator[str]:
     """The hashes of all references in `value`; without those to sensitive values, if asked so."""
     if type(value) is dict:
@@ -150,13 +172,49 @@ def references_in_text(text: str) -> set[str]:
     return set(references(canonical.loads_trusted(text))) if has_references(text) else set()
 
 
-def filled(value: Json, values: Mapping[str, Json]) -> Json:
-    """`value` with references replaced as far as `values` has them; a copy where it differs."""
-    if type(value) is dict:
-        found = referred(value)
-        if found is not None:
-            return filled(values[found], values) if found in values else value
-        return {name: filled(item, values) for name, item in value.items()}
-    if type(value) is list:
-        return [filled(item, values) for item in value]
-    return value
+def filled(
+    value: Json,
+    values: Mapping[str, Json],
+    *,
+    sensitive: bool = True,
+    max_chars: int = canonical.MAX_BYTES,
+) -> Json:
+    """`value` with references replaced as far as `values` has them; a copy where it differs.
+
+    Args:
+        sensitive: whether references to sensitive values are replaced too.
+        max_chars: about how large the result may become, in characters of JSON. References that
+            come after that stay: a few values that refer to each other can stand for a very large
+            one.
+    """
+    return _Filler(values, sensitive, max_chars).fill(value, _MAX_DEPTH)
+
+
+@define
+class _Filler:
+    values: Mapping[str, Json]
+    sensitive: bool
+    chars_left: int
+
+    def fill(self, value: Json, depth: int) -> Json:
+        kind = type(value)
+        self.chars_left -= len(value) + 2 if kind is str or kind is dict or kind is list else 1
+        if kind is dict:
+            found = referred(value)
+            if found is not None:
+                return (
+                    self.fill(self.values[found], depth - 1) if self.goes(value, depth) else value
+                )
+            self.chars_left -= sum(map(len, value))
+            return {name: self.fill(item, depth - 1) for name, item in value.items()}
+        if kind is list:
+            return [self.fill(item, depth - 1) for item in value]
+        return value
+
+    def goes(self, reference: Json, depth: int) -> bool:
+        return (
+            reference[REFERENCE] in self.values
+            and (self.sensitive or "sensitive" not in reference)
+            and depth >= 0
+            and self.chars_left > 0
+        )

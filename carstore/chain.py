@@ -5,8 +5,9 @@ known before the event's place in the log is, so it comes as a `Frame` that the 
 completes.
 """
 
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from carstore.canonical import quote
 
@@ -51,6 +52,18 @@ def link(
         f"{_text(fence)},{token},{data}]"
     )
     return sha256(text.encode()).hexdigest()
+
+
+def hash_of_columns(columns: Sequence[Any]) -> str:
+    """The hash of an event, given its columns as `Recorded` has them, up to `prev_hash` or beyond.
+
+    Raises:
+        TypeError: a name, or the data, is no text.
+    """
+    (position, stream, version, kind, schema_version, recorded_at, run_id, scope, key, fence, token,
+     data, prev_hash) = columns[:13]  # fmt: skip
+    covered = frame(stream, kind, schema_version, run_id, scope, key, data)
+    return link(prev_hash, position, version, recorded_at, fence, token, covered)
 
 
 def _text(value: str | None) -> str:

@@ -10,7 +10,7 @@ from attrs import define, field
 
 from carstore.clock import Clock, SystemClock
 from carstore.errors import CorruptLog
-from carstore.events import LogEpochStarted
+from carstore.events import LogEpochStarted, RedactionDeclared
 from carstore.holders import Processes, SystemProcesses
 from carstore.log import NOTHING, Entry
 from carstore.names import LogId, StreamName
@@ -25,6 +25,9 @@ from carstore.sqlite.transaction import begin as begin_transaction
 from carstore.store import Store
 
 LOG_STREAM = StreamName("log")
+
+REDACTION_STREAM = StreamName("redaction")
+"""Holds the rules for values that do not go into events."""
 
 
 @define(eq=False)
@@ -44,7 +47,8 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
         create: whether to make the file if it does not exist.
         readonly: open for reading; nothing is written, also not to bring an old schema up to date.
         instance: a name for this program, for people who look at leases.
-        redaction: what is not put into events but beside the log, where it can be forgotten.
+        redaction: what is not put into events but beside the log, where it can be forgotten. Its
+            names are recorded in the file, and apply from then on to all who open it for writing.
         busy_timeout_ms: how long a write waits for other processes before it raises `Busy`.
         clock, processes: what the store believes of time and other processes; replaced in tests.
 
@@ -100,22 +104,46 @@ class connect:  # noqa: N801 - read as a function: `async with connect(path) as 
             epoch, log_id = rows[0]
             if type(epoch) is not int or type(log_id) is not str:
                 raise CorruptLog(name, "its epoch and id cannot be read")
+            declared = [found for (found,) in await database.fetch(SQL["redaction_names"])]
+            redaction = self._rules(name, declared)
+            log = SqliteLog(database, self.clock, redaction)
+            await self._declare(log, set(declared))
         except BaseException:
             await database.close()
             raise
-        log = SqliteLog(database, self.clock, self.redaction)
         holder = self.processes.current(self.instance)
         return Store(
             path=name,
             log=log,
             leases=SqliteLeases(database, log, self.clock, self.processes, holder, epoch),
             blobs=SqliteBlobs(database, log),
-            redaction=self.redaction,
+            redaction=redaction,
             clock=self.clock,
             log_id=LogId(log_id),
             epoch=epoch,
             database=database,
         )
+
+    def _rules(self, name: str, declared: list[str]) -> Redaction:
+        """Those that were given, and those that the file declares."""
+        try:
+            return self.redaction.union(declared)
+        except ValueError as error:
+            if self.readonly:  # nothing is written, so nothing is kept out of the log either
+                return self.redaction
+            raise CorruptLog(
+                name, f"it declares a rule of redaction that is none: {error}"
+            ) from error
+
+    async def _declare(self, log: SqliteLog, declared: set[str]) -> None:
+        """Record the rules that the file does not know yet. If two do that at once, both say it."""
+        names = tuple([name for name in self.redaction.names if name not in declared])
+        if names and not self.readonly:
+            try:
+                await log.append(Entry(REDACTION_STREAM, RedactionDeclared(names=names)))
+            except BaseException:
+                await log.close()
+                raise
 
 
 def _begin_log(connection: sqlite3.Connection, path: str, clock: Clock) -> None:

@@ -25,7 +25,7 @@ from attrs import define, field, frozen
 from carstore.chain import GENESIS
 from carstore.errors import CursorRefused, NotFound
 from carstore.log import Recorded
-from carstore.names import RunId, StreamName
+from carstore.names import RunId, StreamName, check_kinds
 from carstore.store import Store
 
 __all__ = ["Cursor", "Sink", "consumer"]
@@ -102,7 +102,8 @@ class consumer:  # noqa: N801 - read as a function: `async with consumer(...) as
     Raises:
         CursorRefused: the cursor is not a place in this log.
         NotFound: `after` lies past the end of the log.
-        ValueError: the target is the log's own file.
+        ValueError: the target is the log's own file, or the name is no text that can be stored.
+        TypeError: `kinds` is a text.
     """
 
     store: Store
@@ -118,6 +119,11 @@ class consumer:  # noqa: N801 - read as a function: `async with consumer(...) as
     """The cursor in the target, as last seen."""
     _place: Cursor = field(default=Cursor("", 0, GENESIS), init=False)
     """The same in this log: where to go on."""
+
+    def __attrs_post_init__(self) -> None:
+        check_kinds(self.kinds)
+        if any("\ud800" <= character <= "\udfff" for character in self.name):
+            raise ValueError(f"{self.name!r:.100} is no name: it holds half a surrogate pair")
 
     async def __aenter__(self) -> "consumer":
         self._sink = await self._open()
@@ -153,6 +159,7 @@ class consumer:  # noqa: N801 - read as a function: `async with consumer(...) as
 
         Raises:
             CursorRefused: another process moved the cursor to where this log has no such event.
+            TransactionEnded: a statement of `apply` ended the transaction; nothing of it is kept.
             Busy, DiskFull, StoreFailed: the target; nothing is lost, run it again.
             Closed: the store was closed.
         """

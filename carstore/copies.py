@@ -9,6 +9,7 @@ All of them check what they have made, and make it under another name, so that a
 soon as it is there. None ever changes what it copies from.
 """
 
+import io
 import os
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import BinaryIO, TypeAlias
 
-from carstore.beside import beside_the_loop
+from carstore.beside import Steps, beside_the_loop
 from carstore.clock import Clock, SystemClock
 from carstore.connect import connect
 from carstore.errors import AlreadyThere, CopyFailed, NotFound
@@ -25,6 +26,7 @@ from carstore.holders import Processes, SystemProcesses
 from carstore.jsonl import Reader
 from carstore.log import Head
 from carstore.origin import Cause, Copied, Life, OpenRun, OpenRuns, Origin, Progress
+from carstore.pipes import Inflow, Outflow
 from carstore.placing import Placed, placed
 from carstore.sqlite.copies import Tell, check, copy_events, copy_pages, opened, up_to_date
 from carstore.sqlite.exchange import read_import, write_export
@@ -33,6 +35,11 @@ from carstore.sqlite.life import begin_life
 PathLike: TypeAlias = str | os.PathLike[str]
 
 _READ_ONLY, _WRITABLE = 0o444, 0o200
+
+_READ_BYTES = 64 * 1024
+
+_LAST = 2**63 - 1
+"""No position is larger: SQLite has no larger integers."""
 
 
 async def backup(
@@ -109,8 +116,7 @@ async def fork(
         NotFound: there is no such position.
         AlreadyThere, CopyFailed, NotADatabase, SchemaTooNew, CorruptLog
     """
-    if at < 1:
-        raise NotFound("position", str(at), "The first one is 1.")
+    _check_position(at)
 
     def make(origin: str, made: Placed, tell: Tell) -> Head:
         return copy_events(origin, made.part, at, tell)
@@ -131,18 +137,22 @@ async def export(
     """Write a log, up to position `at` if that is given, as lines of JSON (`carstore.jsonl`).
 
     Args:
-        file: where to; or something open, which is written to and not closed.
+        file: where to; or something open, which is written to and not closed. If it is a pipe,
+            opened without a buffer, the work ends also while nobody reads from it.
         force: whether to replace a file that is there.
 
     Raises:
         NotFound: there is no such position, or no file `path`.
         AlreadyThere, CopyFailed, NotADatabase, SchemaTooNew, CorruptLog
     """
+    if at is not None:
+        _check_position(at)
 
-    def work(origin: str, tell: Tell) -> Copied:
+    def work(origin: str, tell: Steps) -> Copied:
         if not isinstance(file, str | os.PathLike):
-            head = write_export(origin, file, at, tell)
-            file.flush()
+            out = Outflow(file.fileno(), tell.check) if isinstance(file, io.RawIOBase) else file
+            head = write_export(origin, out, at, tell)
+            out.flush()
             return Copied(path="-", head=head, bytes=0)
         _check_differs(origin, file)
         with _making(file, force=force, mode=_mode_of(origin) | _WRITABLE) as made:
@@ -167,7 +177,8 @@ async def import_(
     """Make a log of its own from lines of JSON, each of which is checked.
 
     Args:
-        file: where from; or something open, which is read to its end and not closed.
+        file: where from; or something open, which is read to its end and not closed. If it is a
+            pipe, opened without a buffer, the work ends also while nobody writes to it.
 
     Raises:
         InvalidExport: with the first line that is not what was written; nothing is made then.
@@ -176,11 +187,13 @@ async def import_(
     """
     source = _file_to_read(file)
 
-    def make(made: Placed, tell: Tell) -> Head:
+    def make(made: Placed, tell: Steps) -> Head:
         if isinstance(file, str | os.PathLike):
-            with open(file, "rb") as opened_file:
-                return read_import(Reader(os.fspath(file), opened_file), made.part, tell)
-        return read_import(Reader("standard input", file), made.part, tell)
+            with open(file, "rb", buffering=0, opener=_without_waiting) as opened_file:
+                return read_import(
+                    Reader(os.fspath(file), _ahead(opened_file, tell)), made.part, tell
+                )
+        return read_import(Reader("standard input", _ahead(file, tell)), made.part, tell)
 
     begin = _Begin("imported", source, open_runs, clock, processes)
     return await beside_the_loop(partial(_another, new, make, begin), progress)
@@ -225,10 +238,11 @@ class _Begin:
 
 
 def _another(
-    new: PathLike, make: Callable[[Placed, Tell], Head], begin: _Begin, tell: Tell
+    new: PathLike, make: Callable[[Placed, Steps], Head], begin: _Begin, tell: Steps
 ) -> Copied:
-    mode = None if begin.origin is None else _mode_of(begin.origin) | _WRITABLE
-    with _making(new, mode=mode) as made:
+    with _making(new) as made:
+        if begin.origin is not None:
+            made.mode = _mode_to_write(begin.origin, made.mode)
         head = make(made, tell)
         life = begin.life(made)
         check(made.part, made.name, begin.database, head, tell)
@@ -248,8 +262,14 @@ async def _origin(path: PathLike) -> AsyncGenerator[str, None]:
     Raises:
         NotFound, NotADatabase, SchemaTooNew, CorruptLog, ...: as `connect`.
     """
+    _check_there(path)
     async with connect(path, create=False, readonly=True):
         yield _absolute(path)
+
+
+def _check_there(path: PathLike) -> None:
+    if not os.path.exists(path):
+        raise NotFound("database", os.fspath(path), "Name the one that is to be copied.")
 
 
 def _absolute(path: PathLike) -> str:
@@ -261,12 +281,48 @@ def _mode_of(path: str) -> int:
     return stat.S_IMODE(os.stat(path).st_mode) & 0o666
 
 
+def _mode_to_write(origin: str, usual: int) -> int:
+    """Who may do what with another log made from `origin`. From a file that is read-only for all,
+    as a backup is, nobody learns who may write: those who may read it, as far as this process gives
+    that to files.
+
+    Args:
+        usual: the permissions that this process gives to files.
+    """
+    mode = _mode_of(origin)
+    if not mode & 0o222:
+        mode = (mode | (mode & 0o444) >> 1) & usual
+    return mode | _WRITABLE
+
+
+def _check_position(at: int) -> None:
+    if at < 1:
+        raise NotFound("position", str(at), "The first one is 1.")
+    if at > _LAST:
+        raise NotFound("position", str(at), f"There is none after {_LAST}.")
+
+
 def _file_to_read(file: PathLike | BinaryIO) -> str | None:
+    """Its whole name; None: what is read has none that would say later where it came from."""
     if not isinstance(file, str | os.PathLike):
         return None
-    if not os.path.isfile(file):
+    if os.path.isdir(file):
+        raise NotFound("file", os.fspath(file), "It is a folder.")
+    if not os.path.exists(file):
         raise NotFound("file", os.fspath(file), "`carstore export` makes one.")
-    return os.path.abspath(file)
+    return os.path.abspath(file) if os.path.isfile(file) else None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe also if nobody has opened the other end so far."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _ahead(file: BinaryIO, tell: Steps) -> BinaryIO:
+    """To be read in lines."""
+    if not isinstance(file, io.RawIOBase):
+        return file
+    return io.BufferedReader(Inflow(file.fileno(), tell.check), _READ_BYTES)
 
 
 def _check_differs(origin: str, name: PathLike) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "StaleFence",
     "StateConflict",
     "StoreFailed",
+    "TransactionEnded",
     "UnknownEvent",
     "VersionConflict",
 ]
@@ -275,6 +276,28 @@ class CursorRefused(CarstoreError):
         return (
             f"consumer {self.consumer!r} has applied events up to position {self.position}, and "
             f"{self.path} is not the log they came from: {self.reason}. Nothing was applied."
+        )
+
+
+@define(slots=False, eq=False)
+class TransactionEnded(CarstoreError):
+    """A statement of a consumer's function ended the transaction it was called in."""
+
+    code: ClassVar[str] = "transaction_ended"
+    cause: ClassVar[str] = (
+        "a statement has ended the transaction, as INSERT OR ROLLBACK and RAISE(ROLLBACK, ...) do "
+        "when they fail, or SQLite has, as when the disk is full"
+    )
+    consumer: str
+    position: int
+    kind: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"consumer {self.consumer!r} cannot go on: at event {self.position}, of kind "
+            f"{self.kind}, {self.cause}. Nothing of that transaction was kept, and the cursor is "
+            "where it was. Use OR ABORT or OR IGNORE in its place."
         )
 
 

@@ -13,18 +13,17 @@ before it is parsed.
 import json
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from attrs import Factory, asdict, define, fields, frozen
 
 from carstore import canonical
-from carstore.blobs import Blob, hash_of
+from carstore.blobs import Blob, has_references, hash_of, references_in_text
 from carstore.canonical import MAX_BYTES
-from carstore.chain import GENESIS, frame, link
-from carstore.errors import InvalidEvent, InvalidExport, InvalidJson
+from carstore.chain import GENESIS, hash_of_columns
+from carstore.errors import InvalidExport, InvalidJson
 from carstore.log import Head, Recorded
-from carstore.names import Json, Position
-from carstore.sqlite.prepare import check_names
+from carstore.names import Json, Position, is_storable
 
 FORMAT = 1
 """Of the file; what stands in events has its own numbers."""
@@ -32,6 +31,9 @@ FORMAT = 1
 MAX_LINE_BYTES = 2 * MAX_BYTES + 64 * 1024
 """Of one line: every character of a value's text may need a second one within a string, and names
 take some room too."""
+
+NONCE_BYTES = 16
+"""Of a sensitive value; others have none."""
 
 _BEGINNING = Head(Position(0), GENESIS)
 
@@ -68,11 +70,17 @@ _BLOB: dict[str, _Type] = {"blob": str, "nonce": str, "body": str}
 _TRAILER: dict[str, _Type] = {"events": int, "blobs": int, "sha256": str}
 
 
+class Sink(Protocol):
+    """What can be written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
 @define
 class Writer:
     """Writes a file from its beginning to its end."""
 
-    _file: BinaryIO
+    _file: Sink
     _events: int = 0
     _blobs: int = 0
     _digest: Any = Factory(sha256)
@@ -104,25 +112,7 @@ class Writer:
 
 def chained(recorded: Recorded) -> bool:
     """Whether the hash of an event is the one of what it says."""
-    covered = frame(
-        recorded.stream,
-        recorded.kind,
-        recorded.schema_version,
-        recorded.run_id,
-        recorded.scope,
-        recorded.key,
-        recorded.data,
-    )
-    made = link(
-        recorded.prev_hash,
-        recorded.position,
-        recorded.version,
-        recorded.recorded_at,
-        recorded.fence,
-        recorded.fence_token,
-        covered,
-    )
-    return made == recorded.hash
+    return hash_of_columns(recorded) == recorded.hash
 
 
 @define
@@ -137,6 +127,8 @@ class Reader:
     head: Head = _BEGINNING
     """The event that was read last."""
     blobs: int = 0
+    _values: dict[str, frozenset[str]] = Factory(dict)
+    """The values to which no event has referred so far, with those to which they refer."""
     _digest: Any = Factory(sha256)
     """Of all lines before the last one that was read."""
     _line: bytes = b""
@@ -158,6 +150,8 @@ class Reader:
         found = Header(**self._checked(document, _HEADER, "header"))
         if found.position < 1:
             raise self.wrong("the header names no event")
+        if found.schema < 1 or found.epoch < 0:
+            raise self.wrong(f"there is no schema {found.schema} with an epoch {found.epoch}")
         return found
 
     def entries(self, header: Header) -> Iterator[Blob | Recorded]:
@@ -215,10 +209,21 @@ class Reader:
             blob = Blob(found["blob"], bytes.fromhex(found["nonce"]), found["body"].encode())
         except ValueError:
             raise self.wrong("the nonce is not in hex") from None
+        if len(blob.nonce) not in (0, NONCE_BYTES):
+            raise self.wrong(f"the nonce has {len(blob.nonce)} bytes, not {NONCE_BYTES} or none")
         if hash_of(blob.nonce, blob.body) != blob.hash:
             raise self.wrong("the value is not the one its hash was made for; it was changed")
+        if blob.hash in self._values:
+            raise self.wrong("the value stands there twice")
+        self._values[blob.hash] = frozenset(references_in_text(found["body"]))
         self.blobs += 1
         return blob
+
+    def _use(self, text: str) -> None:
+        """Strike out the values that a text refers to, and those that they refer to in turn."""
+        wanted = [*references_in_text(text)]
+        while wanted:
+            wanted += self._values.pop(wanted.pop(), ())
 
     def _event(self, header: Header, document: Json) -> Recorded:
         found = Recorded(**self._checked(document, _COLUMNS, "event"))
@@ -229,14 +234,14 @@ class Reader:
             raise self.wrong(f"the header says that event {header.position} is the last one")
         if found.prev_hash != self.head.hash:
             raise self.wrong(f"event {expected} does not continue the one before; one was changed")
-        try:
-            names = (found.stream, found.kind, found.run_id, found.scope, found.key, found.fence)
-            check_names("names", [name for name in names if name is not None])
-        except InvalidEvent as error:
-            raise self.wrong(error.reason) from None
+        for name in (found.stream, found.kind, found.run_id, found.scope, found.key, found.fence):
+            if name is not None and not is_storable(name):
+                raise self.wrong(f"{name!r:.80} holds a NUL or half a surrogate pair")
         if not chained(found):
             raise self.wrong(f"event {expected} is not the one its hash was made for")
         self._parsed(found.data, MAX_BYTES)
+        if self._values and has_references(found.data):
+            self._use(found.data)
         self.head = Head(found.position, found.hash)
         return found
 
@@ -245,6 +250,8 @@ class Reader:
         for name, read in (("events", self.head.position), ("blobs", self.blobs)):
             if counted[name] != read:
                 raise self.wrong(f"{counted[name]:,} {name} were written, but {read:,} are here")
+        for blob in self._values:
+            raise self.wrong(f"no event refers to the value {blob}")
         if counted["sha256"] != self._digest.hexdigest():
             raise self.wrong("the lines before are not those that were written")
         if self.head != (header.position, header.hash):
@@ -257,4 +264,4 @@ class Reader:
             raise self.wrong("there is more after the last line")
 
 
-__all__ = ["FORMAT", "Header", "Reader", "Writer", "chained"]
+__all__ = ["FORMAT", "Header", "Reader", "Sink", "Writer", "chained"]

@@ -219,6 +219,8 @@ class Log(Protocol):
         nothing but its place and a page: to go on later, follow after the last position seen.
 
         Raises:
+            NotFound: the log ends before `after`.
+            TypeError: `kinds` is a text.
             Closed: the store was closed.
         """
         ...

@@ -33,6 +33,7 @@ Micros = NewType("Micros", int)
 MAIN_SCOPE = Scope("main")
 
 _OUTPUT_REFERENCE = re.compile(r"\$+[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}?\.output(?:\.|\Z)")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
 
 
@@ -48,6 +49,22 @@ def is_output_reference(text: str) -> bool:
     """Whether `text` has the form in which a plan refers to what an action will give,
     `$ACTION.output` or `$ACTION.output.PATH`, or the escaped form of that, with one more `$`."""
     return _OUTPUT_REFERENCE.match(text) is not None
+
+
+def is_storable(name: str) -> bool:
+    """Whether SQLite gives a name back as it was: a NUL ends a text for some of its functions, and
+    half a surrogate pair is not UTF-8."""
+    return name.isprintable() or not _UNSTORABLE.search(name)
+
+
+def check_kinds(kinds: object) -> None:
+    """Refuse a text where several kinds are expected: its letters would be taken for them.
+
+    Raises:
+        TypeError
+    """
+    if isinstance(kinds, str):
+        raise TypeError(f"kinds are several texts: write kinds=[{kinds!r:.100}]")
 
 
 def run_stream(run_id: RunId) -> StreamName:

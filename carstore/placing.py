@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from attrs import define
 
 from carstore.errors import AlreadyThere, CopyFailed, NotFound
+from carstore.sqlite.locks import locks_of, processes_of
 
 _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database."""
@@ -72,7 +73,8 @@ def placed(
         mode: its permissions; None: as the process makes files.
 
     Raises:
-        AlreadyThere: there is something of that name, and it is not forced.
+        AlreadyThere: there is something of that name, and it is not forced; or it is a database
+            that is open.
         NotFound: there is no such folder.
         CopyFailed: the file cannot be made.
     """
@@ -116,6 +118,19 @@ def check_free(path: str, *, force: bool) -> None:
             if os.stat(path + end).st_size:
                 reason = "it is left from another database, and would be taken for a part of this"
                 raise AlreadyThere(path + end, reason)
+    _check_not_open(path, force=force)
+
+
+def _check_not_open(path: str, *, force: bool) -> None:
+    """Refuse to put a file in the place of a database that is open: whoever has it open would go on
+    with what lies beside it, which then belongs to another file."""
+    index = f"{path}-shm"
+    names = [*processes_of(locks_of(index)).values()]
+    if names:
+        raise AlreadyThere(path, f"it is open in {', '.join(names)}")
+    if force and os.path.lexists(index):  # not every system says who has it open, nor of everybody
+        reason = "a database that is open has one; if nobody has this one open, delete it"
+        raise AlreadyThere(index, reason)
 
 
 def _sync(path: str) -> None:

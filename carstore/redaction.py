@@ -35,6 +35,9 @@ _OF_AN_ACTION: tuple[JsonPath, ...] = (
 )
 """Objects of an action whose fields are somebody's values."""
 
+_ON_STATE = ("state_write", "state_read", "assertion")
+"""Types of actions whose parameters are the name of a state key and a value of it."""
+
 _LARGE: dict[str, tuple[JsonPath, ...]] = {
     "proposal_received": (
         *[("proposal", "actions", "*", *path, "*") for path in _OF_AN_ACTION],
@@ -55,7 +58,18 @@ runtime read them, by names like `token` that a rule may well mean."""
 def _lower(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise TypeError(f"names is a list of names, not the text {names!r:.80}")
-    return tuple(name.lower() for name in names)
+    return tuple(map(_pattern, names))
+
+
+def _pattern(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"names holds {name!r:.80}, which is not a text")
+    bare = name.removeprefix("*").removesuffix("*")
+    if "*" in bare or (not bare and name != "*"):
+        raise ValueError(
+            f"names holds {name!r:.80}: write a name, with a * at its beginning, its end or both"
+        )
+    return name.lower()
 
 
 @frozen(kw_only=True)
@@ -70,6 +84,14 @@ class Redaction:
 
     names: tuple[str, ...] = field(default=(), converter=_lower)
     inline_bytes: int = field(default=INLINE_BYTES, validator=attrs.validators.ge(0))
+
+    def union(self, names: Iterable[str]) -> "Redaction":
+        """These rules, and that `names` are sensitive too.
+
+        Raises:
+            ValueError: one of them is no rule.
+        """
+        return attrs.evolve(self, names=tuple(dict.fromkeys([*names, *self.names])))
 
     def is_sensitive(self, name: str) -> bool:
         """Whether a field or a state key of this name is."""
@@ -102,44 +124,54 @@ class Redaction:
                 return value
             return _beside(value, blobs, sensitive=False)
 
-        in_plan = isinstance(event, ProposalReceived)
-        hidden = partial(_but_references, change=hide) if in_plan else hide
-        shortened = partial(_but_references, change=shorten) if in_plan else shorten
-
         for path in sensitive:
             if path[0] == name:
-                value = _replaced(value, path[1:], hidden)
+                value = _replaced(value, path[1:], _at(path, event, hide))
         if self.names:
-            value = self._by_name(event, value, hidden)
+            value = self._by_name(event, value, hide)
         for path in _LARGE.get(event.kind, ()):
             if path[0] == name:
-                value = _replaced(value, path[1:], shortened)
+                value = _replaced(value, path[1:], _at(path, event, shorten))
         return value
 
-    def _by_name(self, event: Event, value: Json, hidden: _Change) -> Json:
-        def walk(value: Json) -> Json:
-            return self._without_names(value, hidden)
-
+    def _by_name(self, event: Event, value: Json, hide: _Change) -> Json:
         if isinstance(event, StateChanged):
-            return hidden(value) if self.is_sensitive(event.key) else walk(value)
+            return self._of_key(event.key, hide)(value)
+        walk = partial(self._without_names, hidden=hide)
         if isinstance(event, ProposalReceived):
             value = _replaced(value, ("context",), walk)
             return _replaced(
-                value, ("actions", "*"), lambda action: self._in_action(action, hidden, walk)
+                value, ("actions", "*"), lambda action: self._in_action(action, hide, walk)
             )
         return walk(value)
 
-    def _in_action(self, action: Json, hidden: _Change, walk: _Change) -> Json:
+    def _of_key(self, key: object, hide: _Change) -> _Change:
+        """What becomes of a value of this state key."""
+        if self.is_sensitive(str(key)):
+            return hide
+        return partial(self._without_names, hidden=hide)
+
+    def _in_action(self, action: Json, hide: _Change, walk: _Change) -> Json:
         """An action of a plan. The parameters of one on the state are the name of a key and its
         value; those of others are named as the tool names them."""
-        parameters, paths = action.get("parameters"), _OF_AN_ACTION
-        if str(action.get("type")).startswith("state_") and type(parameters) is dict:
-            whole = self.is_sensitive(str(parameters.get("key")))
-            action = _replaced(action, ("parameters", "value"), hidden if whole else walk)
-            paths = paths[1:]
-        for path in paths:
-            action = _replaced(action, path, walk)
-        return action
+        kept = partial(_but_references, change=hide)
+        parameters = action.get("parameters")
+        on_state = action.get("type") in _ON_STATE and type(parameters) is dict
+        for path in _OF_AN_ACTION:
+            if path[-1] != "parameters":
+                action = _replaced(action, path, walk)
+            elif path == ("parameters",) and on_state:
+                change = self._of_key(parameters.get("key"), kept)
+                action = _replaced(action, ("parameters", "value"), change)
+                action = _replaced(action, ("parameters", "expected"), change)
+            else:
+                action = _replaced(action, path, partial(self._without_names, hidden=kept))
+
+        def in_condition(condition: Json) -> Json:
+            change = self._of_key(condition.get("key"), hide)
+            return _replaced(condition, ("value",), change)
+
+        return _replaced(action, ("preconditions", "*"), in_condition)
 
     def _without_names(self, value: Json, hidden: _Change) -> Json:
         if type(value) is dict:
@@ -168,11 +200,26 @@ def _matches(pattern: str, name: str) -> bool:
     return name.endswith(bare) if pattern.startswith("*") else name.startswith(bare)
 
 
+def _at(path: JsonPath, event: Event, change: _Change) -> _Change:
+    """What becomes of the value at `path`: parameters in a plan may be references to outputs."""
+    of_action = path[3:] if isinstance(event, ProposalReceived) else ()
+    if of_action[:1] == ("parameters",) or of_action[:2] == ("compensation", "parameters"):
+        return partial(_but_references, change=change)
+    return change
+
+
 def _but_references(value: Json, change: _Change) -> Json:
     """`value` changed as a whole, or if it holds references to outputs, all but these: what they
-    stand for is not known before the actions are done."""
+    stand for is not known before the actions are done. A text that is escaped, so as not to be
+    taken for one, goes as what the tool is given: nobody unescapes what stands beside the log."""
     if type(value) is str:
-        return value if is_output_reference(value) else change(value)
+        if not is_output_reference(value):
+            return change(value)
+        if not value.startswith("$$"):
+            return value
+        text = value[1:]
+        made = change(text)
+        return value if made is text else made
     if (type(value) is dict or type(value) is list) and _holds_reference(value):
         return _replaced(value, ("*",), partial(_but_references, change=change))
     return change(value)

@@ -22,7 +22,8 @@ class Store:
     leases: Leases
     blobs: Blobs
     redaction: Redaction
-    """What does not go into an event but beside it."""
+    """What does not go into an event but beside it: what `connect` was given, and what the file
+    declared when it was opened."""
     clock: Clock
     log_id: LogId
     epoch: int

@@ -24,7 +24,7 @@ from engine.ir import (
     ToolCompensation,
 )
 from engine.rules.references import UnresolvedReference
-from engine.rules.sensitive import forgotten_in, secrets_in, without
+from engine.rules.sensitive import concealing, not_there, secrets_in
 from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
 from engine.run import ActionState
 
@@ -87,19 +87,21 @@ async def _is_undone(desk: Desk, index: int) -> bool:
     if not isinstance(undo, UndoCall):
         return True
     tool = desk.equipment.tools.get(undo.tool)
-    given = filled(undo.parameters, values) if values else undo.parameters
-    secrets = secrets_in(undo.parameters, values)
+    given, public = undo.parameters, None
+    if values:
+        given = filled(undo.parameters, values)
+        public = filled(undo.parameters, values, sensitive=False)
     problems = [f"unknown tool '{undo.tool}'"]
     if tool is not None:
-        problems = tool.schema.check_parameters(given)
-        gone = forgotten_in(given) if desk.run.refers else None
-        if gone is not None:
-            problems.insert(0, f"its parameters need the value {gone}, which was forgotten")
+        problems = tool.schema.check_parameters(given, public)
+        lacking = not_there(given, values) if desk.run.refers else None
+        if lacking is not None:
+            problems.insert(0, lacking)
     if tool is None or problems:
-        _fail(desk, state, undo.tool, without(secrets, "; ".join(problems)))
+        _fail(desk, state, undo.tool, "; ".join(problems))
         return True
     if not desk.find_doubt(state, tool, undo=True):
-        _begin_undo(desk, index, tool, undo, given, secrets)
+        _begin_undo(desk, index, tool, undo, given, secrets_in(undo.parameters, values))
     return False
 
 
@@ -140,7 +142,7 @@ def _begin_undo(
     tool: Tool,
     undo: UndoCall,
     given: dict[str, Json],
-    secrets: frozenset[str],
+    secrets: set[str],
 ) -> None:
     state = desk.run.actions[index]
     attempt = state.undo.number + 1
@@ -158,10 +160,11 @@ def _begin_undo(
         attempt=attempt,
         tool=tool,
         parameters=given,
+        conceal=concealing(tool.schema, desk.journal.store.redaction),
         secrets=secrets,
         timeout_ms=tool.schema.timeout_ms,
         grounds={},
-        context=desk.context(state, tool, attempt, undo=True),
+        context=desk.context(state, tool, attempt, secrets, undo=True),
     )
     desk.to_start.append(made)
 

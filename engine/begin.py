@@ -9,7 +9,7 @@ step is the action itself.
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
 from carstore import canonical
 from carstore import events as e
@@ -20,7 +20,7 @@ from engine.declare import Tool
 from engine.ir import Action, ActionStatus, ActionType
 from engine.rules.graph import keys_read
 from engine.rules.references import UnresolvedReference, resolve
-from engine.rules.sensitive import forgotten_in, secrets_in, without
+from engine.rules.sensitive import not_there, veiled
 from engine.rules.values import same
 from engine.run import ActionState, Run
 from engine.validate import reasons_against
@@ -52,7 +52,7 @@ class Ready:
 
     parameters: dict[str, Json]
     """With output references replaced, and references to sensitive values as they are."""
-    given: dict[str, Json]
+    given: dict[str, Json] = field(repr=False)
     """What the call is to be given."""
     tool: Tool | None
 
@@ -92,14 +92,16 @@ def begin(
         parameters = resolved(run, action.parameters, values)
     except UnresolvedReference as error:
         return Refused(e.ActionRejected(action_id=action.id, error=error.message))
-    given = filled(parameters, values) if values else parameters
-    reasons = reasons_against(action, given, tool, read)
-    gone = forgotten_in(given) if run.refers and action.type is ActionType.TOOL_CALL else None
-    if gone is not None:
-        reasons.insert(0, f"its parameters need the value {gone}, which was forgotten")
+    given, public = parameters, None
+    if values:
+        given, public = filled(parameters, values), filled(parameters, values, sensitive=False)
+    reasons = reasons_against(action, given, tool, read, public=public, values=values)
+    if run.refers and action.type is ActionType.TOOL_CALL:
+        lacking = not_there(given, values)
+        if lacking is not None:
+            reasons.insert(0, lacking)
     if reasons:
-        told = without(secrets_in(parameters, values), "; ".join(reasons))
-        return Refused(e.ActionRejected(action_id=action.id, error=told))
+        return Refused(e.ActionRejected(action_id=action.id, error="; ".join(reasons)))
     return Ready(parameters=parameters, given=given, tool=tool)
 
 
@@ -127,11 +129,15 @@ def resolved(run: Run, parameters: dict[str, Json], values: Mapping[str, Json]) 
 
 
 def perform_state_action(
-    action: Action, parameters: dict[str, Json], read: Callable[[str], StateRead]
+    action: Action,
+    parameters: dict[str, Json],
+    read: Callable[[str], StateRead],
+    values: Mapping[str, Json],
 ) -> tuple[Json, dict[str, Json], str | None]:
     """What a state action comes to: its output, the keys it writes, and its error if it failed.
 
-    The outputs and the texts are the seed's.
+    The outputs and the texts are the seed's. What stands beside the log is compared by its value,
+    from `values`, and not shown if it is sensitive.
     """
     key = parameters["key"]
     if action.type is ActionType.STATE_WRITE:
@@ -140,9 +146,9 @@ def perform_state_action(
     if action.type is ActionType.STATE_READ:
         return found.value, {}, None
     expected = parameters.get("expected")
-    if same(found.value, expected):
+    if same(filled(found.value, values), filled(expected, values)):
         return {"asserted": key, "value": found.value}, {}, None
-    actual, wanted = canonical.dumps(found.value), canonical.dumps(expected)
+    actual, wanted = canonical.dumps(veiled(found.value)), canonical.dumps(veiled(expected))
     return None, {}, f"assertion failed: state['{key}'] = {actual}, expected {wanted}"
 
 

@@ -5,14 +5,14 @@ Mechanics only. What is next is decided in `forward` and `backward`, in whose ha
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
 from attrs import define, field, frozen
 
 from carstore import events as e
-from carstore.blobs import references
+from carstore.blobs import filled, references
 from carstore.errors import StateConflict
 from carstore.log import StateRead
 from carstore.names import ActionId, Json, Position, Scope, StateKey
@@ -22,10 +22,11 @@ from engine.begin import idempotency_key
 from engine.context import ToolContext
 from engine.declare import Tool
 from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
+from engine.held_values import only_held, referred_by
 from engine.journal import Journal
 from engine.rules.retries import Backoff
 from engine.rules.schedule import Schedule, ScheduleMode
-from engine.rules.sensitive import hidden_in
+from engine.rules.sensitive import hidden_in, secrets_in
 from engine.run import ActionState, Attempts, Doubt, Run
 from engine.tools import ToolExecutor, Tools
 
@@ -141,14 +142,16 @@ class Desk:
         tool = None if action_id is None else self.run.of(action_id).action.tool
         return hidden_in(event, self.equipment.tools, tool)
 
-    async def values_for(self, *parameters: Json) -> dict[str, Json]:
+    async def values_for(self, *parameters: Json, judged: Sequence[Json] = ()) -> dict[str, Json]:
         """The values beside the log that a call with `parameters` may need: what they refer to, and
-        what the outputs do that they may refer to."""
-        if not self.run.refers:
+        what the outputs do that they may refer to; and what `judged` refer to."""
+        wanted = {one for value in judged for one in references(value)}
+        if self.run.refers:
+            wanted.update(one for value in parameters for one in references(value))
+            for state in self.run.actions:
+                wanted.update(references(state.output))
+        elif not wanted:
             return {}
-        wanted = {one for value in parameters for one in references(value)}
-        for state in self.run.actions:
-            wanted.update(references(state.output))
         found = self.journal.unwritten_values()
         wanted.difference_update(found)
         wanted.update(one for value in found.values() for one in references(value))
@@ -230,22 +233,29 @@ class Desk:
         """The idempotency key of the calls for one purpose."""
         return idempotency_key(self.run, state, undo=undo)
 
-    def context(self, state: ActionState, tool: Tool, attempt: int, *, undo: bool) -> ToolContext:
-        """What the tool is handed for one attempt."""
+    def context(
+        self, state: ActionState, tool: Tool, attempt: int, secrets: set[str], *, undo: bool
+    ) -> ToolContext:
+        """What the tool is handed for one attempt; `secrets` grow by those that it reads."""
         return ToolContext(
             run_id=self.run.run_id,
             action_id=ActionId(state.action.id),
             tool=tool.name,
             attempt=attempt,
             idempotency_key=self.key_for(state, undo=undo),
-            reader=self._read_state,
+            reader=partial(self._read_state, secrets=secrets),
             loop=asyncio.get_running_loop(),
         )
 
-    async def _read_state(self, key: str) -> StateRead:
+    async def _read_state(self, key: str, *, secrets: set[str]) -> StateRead:
         store = self.journal.store
-        found = await store.log.state(self.scope, [StateKey(key)])
-        return (await store.blobs.fill_reads(found))[StateKey(key)]
+        found = (await store.log.state(self.scope, [StateKey(key)]))[StateKey(key)]
+        wanted = set(references(found.value))
+        if not wanted:
+            return found
+        values = await store.blobs.read(wanted)
+        secrets |= secrets_in(found.value, values)
+        return found._replace(value=filled(found.value, values))
 
     def start_calls(self) -> None:
         """Make the calls of this turn, whose intents are durable now."""
@@ -268,8 +278,6 @@ class Desk:
             self.journal.clock,
             lambda: self.given_up,
         )
-        if made.secrets:
-            outcome = masked(outcome, made.secrets)
         if place not in self.calls or self.calls[place][0] is not made:
             return  # it was abandoned, and that is recorded
         del self.calls[place]
@@ -284,9 +292,10 @@ class Desk:
 
     def _unknown(self, made: Call, error: str) -> None:
         buffered = made.context.close()
-        self.outcomes.append(
-            Outcome(call=made, ending=Ending.UNKNOWN, error=error, duration_us=0, buffered=buffered)
+        unknown = Outcome(
+            call=made, ending=Ending.UNKNOWN, error=error, duration_us=0, buffered=buffered
         )
+        self.outcomes.append(masked(unknown))
         self.wake.set()
 
     def _end_badly(self, place: Place, made: Call, task: "asyncio.Task[None]") -> None:
@@ -319,7 +328,11 @@ class Desk:
         """Record what came of a call, but not its changes if the state it read has changed."""
         made = outcome.call
         state = self.run.actions[made.index]
-        self.run.refers = self.run.refers or any(references(outcome.output))
+        hashes = referred_by(outcome)
+        if hashes:
+            place = self.outcomes.index(outcome)
+            outcome = self.outcomes[place] = await only_held(outcome, hashes, self.journal.store)
+            self.run.refers = True
         if self.given_up and outcome.ending is Ending.UNKNOWN and made.tool.schema.repeatable:
             self.outcomes.remove(outcome)  # nothing to record: it will simply be called again
             return

@@ -20,9 +20,10 @@ from contextlib import suppress
 
 from carstore import events as e
 from carstore.errors import Busy, DiskFull, StateConflict
-from carstore.names import inbox_stream
+from carstore.names import Json, inbox_stream
 from engine import commit
 from engine.backward import unwind
+from engine.declare import Tool
 from engine.desk import Desk
 from engine.ending import pause
 from engine.execute import CANCEL_GRACE_SECONDS
@@ -151,7 +152,7 @@ class Driver:
             await desk.take(outcome)
             await desk.keep_small()
         await self._read_inbox()
-        self._hear_answers()
+        await self._hear_answers()
         if not self._interrupted:
             await self._move_on()
         elif desk.idle:
@@ -176,7 +177,7 @@ class Driver:
         while True:
             back = desk.run.aborting
             await (unwind(desk) if back else advance(desk))
-            if not self._hear_answers() and back == desk.run.aborting:
+            if not await self._hear_answers() and back == desk.run.aborting:
                 return
 
     async def _read_inbox(self) -> None:
@@ -187,7 +188,15 @@ class Driver:
             async for recorded in desk.journal.store.log.read(stream=inbox):
                 desk.run.apply(recorded.event, recorded.recorded_at)
 
-    def _hear_answers(self) -> bool:
+    async def _problems_with(self, answer: Json, tool: Tool | None) -> list[str]:
+        if tool is None:
+            return []
+        blobs = self._desk.journal.store.blobs
+        return tool.schema.check_returns(
+            await blobs.fill(answer), await blobs.fill(answer, sensitive=False)
+        )
+
+    async def _hear_answers(self) -> bool:
         """Act on what policy or people said about attempts in doubt; whether they said anything."""
         desk, heard = self._desk, False
         for index, state, doubt in desk.doubts():
@@ -196,7 +205,7 @@ class Driver:
             if index in desk.schedule.held and not doubt.answer.undo:
                 desk.schedule.release(index)
             tool = desk.equipment.tools.get(doubt.tool)
-            problems = tool.schema.check_returns(doubt.answer.output) if tool else []
+            problems = await self._problems_with(doubt.answer.output, tool)
             desk.record(commit.after_answer(desk.run, state, doubt, desk.policy, problems))
             heard = True
         return heard

@@ -1,11 +1,11 @@
 """Execute: make one call, and say what came of it as a value. Somebody else records it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from enum import Enum
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from carstore import canonical
 from carstore.clock import Clock
@@ -16,7 +16,7 @@ from engine.calling import call
 from engine.context import ToolContext
 from engine.declare import Tool
 from engine.rules.copies import own_copy
-from engine.rules.sensitive import mapped, without
+from engine.rules.sensitive import CUT, Conceal, mapped, without
 from engine.tools import ToolExecutor
 
 __all__ = ["Call", "Ending", "Outcome", "masked", "perform"]
@@ -50,14 +50,17 @@ class Call:
     """Whether it undoes the action."""
     attempt: int
     tool: Tool
-    parameters: dict[str, Json]
+    parameters: dict[str, Json] = field(repr=False)
     timeout_ms: int | None
     grounds: dict[str, int]
     """State key -> position at which it was read to decide on the call."""
     reuse_key: str | None = None
     """Under which the result will be remembered, if the action asks for that."""
-    secrets: frozenset[str] = frozenset()
-    """Texts among the parameters that no message may hold."""
+    conceal: Conceal | None = None
+    """Takes what is sensitive out of the output; None if nothing in it can be."""
+    secrets: set[str] = field(factory=set, repr=False)
+    """Texts that no message may hold: of the parameters, of the state that was read, and in the end
+    of the output."""
     context: ToolContext
 
 
@@ -67,10 +70,10 @@ class Outcome:
 
     call: Call
     ending: Ending
-    output: Json = None
+    output: Json = field(default=None, repr=False)
     error: str = ""
     duration_us: int
-    buffered: Buffered
+    buffered: Buffered = field(repr=False)
 
 
 async def perform(
@@ -91,7 +94,7 @@ async def perform(
         output = await _within(
             made, call(made.tool, made.parameters, made.context, threads, executor=executor)
         )
-        output, error = _checked(made.tool, output)
+        output, error = _checked(made, output)
         if error:
             ending = Ending.RAISED
     except _TimedOut:
@@ -102,22 +105,24 @@ async def perform(
         ending, error = Ending.UNKNOWN, "the run was interrupted during the call"
     except Exception as raised:  # noqa: BLE001 - whatever a tool raises is its failure
         ending, error = Ending.RAISED, _text(raised)
-    return Outcome(
-        call=made,
-        ending=ending,
-        output=output,
-        error=error,
-        duration_us=clock.boot() - started,
-        buffered=made.context.close(),
+    return masked(
+        Outcome(
+            call=made,
+            ending=ending,
+            output=output,
+            error=error,
+            duration_us=clock.boot() - started,
+            buffered=made.context.close(),
+        )
     )
 
 
-def masked(outcome: Outcome, secrets: Iterable[str]) -> Outcome:
-    """An outcome whose error and log lines do not hold `secrets`."""
-
-    def mask(text: str) -> str:
-        return without(secrets, text)
-
+def masked(outcome: Outcome) -> Outcome:
+    """An outcome whose error and log lines do not hold the secrets of its call."""
+    secrets = outcome.call.secrets
+    if not secrets:
+        return outcome
+    mask = without(secrets)
     buffered = outcome.buffered
     lines = tuple(LogLine(mask(line.message), mapped(line.data, mask)) for line in buffered.lines)
     return evolve(outcome, error=mask(outcome.error), buffered=evolve(buffered, lines=lines))
@@ -152,17 +157,25 @@ def _look_away(task: "asyncio.Future[Json]") -> None:
         task.exception()
 
 
-def _checked(tool: Tool, output: Json) -> tuple[Json, str]:
+def _checked(made: Call, output: Json) -> tuple[Json, str]:
     """The output, or what is known of one that cannot be recorded and why."""
+    may_be_sensitive = made.conceal is not None
     try:
         text = canonical.dumps(output, "output")
     except InvalidJson as error:
-        return {"type": type(output).__name__}, f"{error.message}; a tool returns JSON"
+        said = "output: holds what JSON cannot" if may_be_sensitive else error.message
+        return {"type": type(output).__name__}, f"{said}; a tool returns JSON"
     size = len(text.encode())
     if size > MAX_OUTPUT_BYTES:
-        known = {"sha256": canonical.digest(output), "bytes": size}
+        known: dict[str, Json] = {"bytes": size}
+        if not may_be_sensitive:
+            known = {"sha256": canonical.digest(output), **known}
         return known, f"output has {size:,} bytes; at most {MAX_OUTPUT_BYTES:,} are kept"
-    problems = tool.schema.check_returns(output)
+    public = None
+    if made.conceal is not None:
+        public, secrets = made.conceal(output)
+        made.secrets.update(secrets)
+    problems = made.tool.schema.check_returns(output, public)
     # The tool may keep its object and change it later; what is recorded must not change.
     return own_copy(output), "; ".join(problems)
 
@@ -175,4 +188,6 @@ def _text(error: Exception) -> str:
         said = "(it cannot be shown)"
     text = f"{name}: {said}" if said else name
     # What a tool says of its failure is data: it may hold what the log cannot.
-    return text[:MAX_ERROR_CHARS].encode("utf-8", "replace").decode()
+    if len(text) > MAX_ERROR_CHARS:
+        text = text[: MAX_ERROR_CHARS - len(CUT)] + CUT
+    return text.encode("utf-8", "replace").decode()

@@ -1,6 +1,7 @@
 """Forward: begin every action whose turn has come, and end the run when all are settled."""
 
 from carstore import events as e
+from carstore.names import Json
 from engine import commit
 from engine.begin import (
     Ready,
@@ -14,8 +15,9 @@ from engine.begin import (
 from engine.desk import Desk
 from engine.ending import complete, pause_if_idle
 from engine.execute import Call
-from engine.ir import ActionStatus, ActionType, RunStatus
-from engine.rules.sensitive import secrets_in
+from engine.ir import Action, ActionStatus, ActionType, RunStatus
+from engine.rules.graph import keys_read
+from engine.rules.sensitive import concealing, secrets_in
 from engine.rules.values import same
 from engine.run import ActionState
 
@@ -65,7 +67,7 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
     if contested is not None:
         _fail(desk, state, desk.contested[contested].message)
         return
-    values = await desk.values_for(state.action.parameters)
+    values = await desk.values_for(state.action.parameters, judged=_judged(desk, state.action))
     begun = begin(desk.run, index, tool, desk.journal.state.read, values)
     if isinstance(begun, Refused):
         desk.record([begun.event])
@@ -73,7 +75,18 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
         secrets = secrets_in(begun.parameters, values)
         await _begin_call(desk, index, state, begun, secrets)
     else:
-        _perform(desk, state, begun)
+        _perform(desk, state, begun, values)
+
+
+def _judged(desk: Desk, action: Action) -> list[Json]:
+    """What an action compares: the state of keys, and what that should be."""
+    found: list[Json] = []
+    for condition in action.preconditions:
+        found += [condition.value, desk.journal.state.value(condition.key)]
+    if action.type is ActionType.ASSERTION:
+        found += [desk.journal.state.value(key) for key in keys_read(action)]
+        found.append(action.parameters.get("expected"))
+    return found
 
 
 def _fail(desk: Desk, state: ActionState, error: str) -> None:
@@ -81,11 +94,11 @@ def _fail(desk: Desk, state: ActionState, error: str) -> None:
     desk.record(commit.failed(state.action, state.do.number + 1, error, backoff))
 
 
-def _perform(desk: Desk, state: ActionState, begun: Ready) -> None:
+def _perform(desk: Desk, state: ActionState, begun: Ready, values: dict[str, Json]) -> None:
     """A state action: it has no outside effect, so it is done by recording it."""
     action = state.action
     read = desk.journal.state.read
-    output, written, error = perform_state_action(action, begun.parameters, read)
+    output, written, error = perform_state_action(action, begun.parameters, read, values)
     if error is not None:
         _fail(desk, state, error)
         return
@@ -97,7 +110,7 @@ def _perform(desk: Desk, state: ActionState, begun: Ready) -> None:
 
 
 async def _begin_call(
-    desk: Desk, index: int, state: ActionState, begun: Ready, secrets: frozenset[str]
+    desk: Desk, index: int, state: ActionState, begun: Ready, secrets: set[str]
 ) -> None:
     action, tool = state.action, begun.tool
     assert tool is not None
@@ -122,11 +135,12 @@ async def _begin_call(
         attempt=attempt,
         tool=tool,
         parameters=begun.given,
+        conceal=concealing(tool.schema, desk.journal.store.redaction),
         secrets=secrets,
         timeout_ms=action.timeout_ms or tool.schema.timeout_ms,
         grounds=dict.fromkeys(grounds_of(action), 0),
         reuse_key=remembered,
-        context=desk.context(state, tool, attempt, undo=False),
+        context=desk.context(state, tool, attempt, secrets, undo=False),
     )
     desk.to_start.append(made)
 

@@ -20,7 +20,7 @@ from engine.ir import RunStatus
 from engine.run import Run
 from projections import RUNS, select
 
-__all__ = ["REASON", "held_runs", "open_run"]
+__all__ = ["REASON", "held_runs", "is_held", "open_run"]
 
 REASON = "the file was copied during the call, and its origin may have ended it"
 """Why such a call is in doubt."""
@@ -54,10 +54,11 @@ async def held_runs(store: Store) -> list[RunId]:
     """The runs of a copy that wait until somebody accepts that they go on here, oldest first."""
     waiting = await select(store, RUNS, status=RunStatus.WAITING.value)
     found = sorted(waiting, key=lambda run: run.started_at)
-    return [RunId(run.run_id) for run in found if await _is_held(store, RunId(run.run_id))]
+    return [RunId(run.run_id) for run in found if await is_held(store, RunId(run.run_id))]
 
 
-async def _is_held(store: Store, run_id: RunId) -> bool:
+async def is_held(store: Store, run_id: RunId) -> bool:
+    """Whether a run that waits does so since the file is a copy, and nobody has accepted that."""
     newest: e.Event | None = None
     kinds = [e.RunPaused.kind, e.RunResumed.kind, e.CopyAccepted.kind]
     async for recorded in store.log.read(run=run_id, kinds=kinds):

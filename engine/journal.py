@@ -53,6 +53,10 @@ class StateOverlay:
         """Those of `keys` that have to be fetched before they can be read."""
         return [key for key in keys if key not in self.pending and key not in self.known]
 
+    def value(self, key: str) -> Json:
+        """The value of a key that was fetched."""
+        return self.pending[key][0] if key in self.pending else self.known[key].value
+
     def read(self, key: str) -> StateRead:
         """The state of a key that was fetched, remembered as a ground of the decision."""
         if key in self.pending:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from carstore import Store, connect
 from carstore import events as e
-from carstore.errors import CarstoreError
+from carstore.errors import CarstoreError, NotFound
 from carstore.log import Recorded
 from carstore.names import Json, RunId
 from carstore.sqlite.rights import kept
@@ -69,6 +69,8 @@ async def look_at_origin(
         return None
     if path is None and _is_backup(there):
         return None  # it knows no more than the copy
+    if path is not None:
+        _check_there(path)
     try:
         async with connect(there, create=False, readonly=True) as origin:
             return await _ask(origin, began.origin, runs)
@@ -90,6 +92,11 @@ async def _epoch(store: Store) -> e.LogEpochStarted:
 
 def _same_file(one: str, other: str) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
+def _check_there(path: str) -> None:
+    if not os.path.exists(path):
+        raise NotFound("database", path, "Name the one from which the copy was taken.")
 
 
 def _is_backup(path: str) -> bool:

@@ -146,7 +146,8 @@ class Runtime:
     def _begun(self, run_id: RunId, proposal: Proposal) -> tuple[Run, list[Blob]]:
         """A new run, and the values that go beside the log with its first event."""
         first: Event = received(proposal, self.tools, self.options, self.store.log_id)
-        hidden, blobs = hidden_in(first, self.tools, None), []
+        blobs: list[Blob] = []
+        hidden = hidden_in(first, self.tools, None)
         if hidden or self.store.redaction.names:  # what is large goes as it is appended
             first, blobs = self.store.redaction.applied(first, hidden)
         assert isinstance(first, ProposalReceived)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from carstore.blobs import is_hidden
 from carstore.names import Json
 from engine.problems import Step, path_text, printable, shown
 
@@ -25,6 +26,9 @@ MAX_ERRORS_TOLD = 50
 
 MAX_MESSAGE_CHARS = 300
 """Characters of one error after its path: it is stored in the log and read in a terminal."""
+
+HIDDEN = "[sensitive]"
+"""Stands for a sensitive value in an error."""
 
 # Stands for the value in the compiler's messages; a private-use character that it cannot mean.
 _MASK = "\ue000"
@@ -48,6 +52,8 @@ class _Error(Protocol):
     @property
     def instance_path(self) -> list[Step]: ...
     @property
+    def schema_path(self) -> list[Step]: ...
+    @property
     def instance(self) -> Json: ...
 
 
@@ -65,16 +71,24 @@ class SchemaCheck:
     _objects_only: bool
     _validator: _Validator | None = field(repr=False)
 
-    def errors(self, value: Json) -> list[str]:
-        """Everything wrong with `value`, a JSON value, in the order of its paths; [] if nothing."""
+    def errors(self, value: Json, public: Json = None) -> list[str]:
+        """Everything wrong with `value`, a JSON value, in the order of its paths; [] if nothing.
+
+        Args:
+            public: the same with references in the place of what is sensitive. Of an error there,
+                only the place and the keyword of the schema are told.
+        """
         if self._validator is None:
             if not self._objects_only or type(value) is dict:
                 return []
-            return [f"{self.root}: {shown(value)} is not an object"]
+            said = HIDDEN if is_hidden(public) else shown(value)
+            return [f"{self.root}: {said} is not an object"]
         if self._validator.is_valid(value):
             return []
         found = list(islice(self._validator.iter_errors(value), MAX_ERRORS_FOUND))
-        told = [_told(self.root, error) for error in sorted(found, key=_place)[:MAX_ERRORS_TOLD]]
+        told = [
+            _told(self.root, error, public) for error in sorted(found, key=_place)[:MAX_ERRORS_TOLD]
+        ]
         if len(found) > len(told):
             more = "at least " if len(found) == MAX_ERRORS_FOUND else ""
             told.append(f"{self.root}: and {more}{len(found) - len(told)} more errors")
@@ -147,9 +161,26 @@ def _place(error: _Error) -> tuple[list[tuple[bool, int, str]], str]:
     return steps, error.message
 
 
-def _told(root: str, error: _Error) -> str:
-    path = path_text((root, *error.instance_path))
+def _told(root: str, error: _Error, public: Json) -> str:
+    steps = error.instance_path
+    hidden = None if public is None else _hidden_at(public, steps)
+    if hidden is not None:
+        keyword = shown(str(error.schema_path[-1]))
+        return f"{path_text((root, *steps[:hidden]))}: {HIDDEN} breaks {keyword} of its schema"
+    path = path_text((root, *steps))
     return f"{path}: {_clipped(error.message.replace(_MASK, shown(error.instance), 1))}"
+
+
+def _hidden_at(public: Json, steps: list[Step]) -> int | None:
+    """How many of `steps` lead to what is hidden, if it is on the way."""
+    for taken, step in enumerate(steps):
+        if is_hidden(public):
+            return taken
+        try:
+            public = public[step]
+        except (LookupError, TypeError):
+            return taken
+    return len(steps) if is_hidden(public) else None
 
 
 def _clipped(text: str) -> str:

@@ -161,22 +161,28 @@ class ToolSchema:
         """`sensitive` in steps."""
         return tuple([tuple(path.split(".")) for path in self.sensitive])
 
-    def check_parameters(self, parameters: Json) -> list[str]:
+    def check_parameters(self, parameters: Json, public: Json = None) -> list[str]:
         """Everything in which `parameters` are not what the schema says; [] if nothing.
+
+        Args:
+            public: the same with references in the place of what is sensitive.
 
         Raises:
             InvalidTool: if `parameters` of the schema is not valid JSON Schema.
         """
-        return self._parameters_check.errors(parameters)
+        return self._parameters_check.errors(parameters, public)
 
-    def check_returns(self, output: Json) -> list[str]:
+    def check_returns(self, output: Json, public: Json = None) -> list[str]:
         """Everything in which `output` is not what `returns` says; [] if nothing.
+
+        Args:
+            public: the same with references in the place of what is sensitive.
 
         Raises:
             InvalidTool: if `returns` of the schema is not valid JSON Schema.
         """
         check = self._returns_check
-        return [] if check is None else check.errors(output)
+        return [] if check is None else check.errors(output, public)
 
     def compile(self) -> None:
         """Raise `InvalidTool` unless `parameters` and `returns` are JSON Schema we can use."""
@@ -243,7 +249,7 @@ def _problems(schema: ToolSchema) -> list[tuple[str, str | None]]:
         ("rate_limit", _problem_with_limit(schema.rate_limit)),
         ("compensation", _problem_with_compensation(schema)),
         ("timeout_ms", _problem_with_count(schema.timeout_ms, MAX_TIMEOUT_MS)),
-        ("sensitive", _problem_with_paths(schema.sensitive)),
+        ("sensitive", _problem_with_paths(schema.sensitive, schema.parameters)),
     ]
 
 
@@ -279,7 +285,8 @@ def _problem_with_limit(value: Any) -> str | None:
     return f"must be a RateLimit, not a {type(value).__name__}"
 
 
-def _problem_with_paths(value: Any) -> str | None:
+def _problem_with_paths(value: Any, parameters: Any) -> str | None:
+    known = _all_names(parameters)
     for path in value if isinstance(value, tuple) else (value,):
         steps = path.split(".") if isinstance(path, str) else []
         whole_parameters = steps == ["parameters"]
@@ -288,7 +295,19 @@ def _problem_with_paths(value: Any) -> str | None:
                 f"{path!r:.80} is no path to a parameter or to the output; write for example "
                 "'parameters.password' or 'output.token'"
             )
+        if steps[0] == "parameters" and known is not None and steps[1] not in (*known, "*"):
+            hint = suggestion(steps[1], known) or f"; there are {', '.join(known) or 'none'}"
+            return f"{path!r:.80} names no parameter{hint}"
     return None
+
+
+def _all_names(parameters: Any) -> list[str] | None:
+    """The names that parameters can have, if their schema lists them."""
+    closed = isinstance(parameters, dict) and parameters.get("additionalProperties") is False
+    if not closed or "patternProperties" in parameters:
+        return None
+    properties = parameters.get("properties", {})
+    return list(properties) if isinstance(properties, dict) else None
 
 
 def _problem_with_compensation(schema: ToolSchema) -> str | None:

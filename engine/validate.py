@@ -4,7 +4,8 @@ The steps of the pipeline before a call, in their order: references are resolved
 (1), which has nothing to say yet; then what is checked here (2).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from carstore.log import StateRead
 from carstore.names import Json
@@ -20,6 +21,9 @@ def reasons_against(
     parameters: dict[str, Json],
     tool: Tool | None,
     read: Callable[[str], StateRead],
+    *,
+    public: Json = None,
+    values: Mapping[str, Json] = MappingProxyType({}),
 ) -> list[str]:
     """Everything that forbids to dispatch `action` now; [] if nothing does.
 
@@ -27,15 +31,17 @@ def reasons_against(
         parameters: with output references resolved.
         tool: what `action.tool` names, None if the runtime does not know it.
         read: the state of a key; each key it is asked for becomes a ground of the decision.
+        public: `parameters` with references in the place of what is sensitive, if anything is.
+        values: beside the log, by hash, as far as preconditions may need them.
     """
     reasons = []
     if action.type is ActionType.TOOL_CALL:
         if tool is None:
             reasons.append(f"unknown tool '{action.tool}'")
         else:
-            reasons += tool.schema.check_parameters(parameters)
+            reasons += tool.schema.check_parameters(parameters, public)
     for condition in action.preconditions:
-        reason = violation(condition, read(condition.key))
+        reason = violation(condition, read(condition.key), values)
         if reason is not None:
             reasons.append(reason)
     reasons += [

@@ -11,7 +11,8 @@ from typing import Any
 
 from carstore.names import Position
 from carstore.store import Store
-from projections import tables
+from projections import kept, tables
+from projections.kept import Place
 from projections.memory import changes
 from projections.scan import page
 from projections.view import View
@@ -25,7 +26,8 @@ CHECKPOINT_STEPS = 8
 async def catch_up(store: Store, view: View[Any, Any]) -> Position:
     """Fold what is new into the stored rows of `view`, and return the position they are at.
 
-    Nothing new costs one read. The view is created when it is first caught up.
+    Nothing new costs one read. The view is created when it is first caught up; its plain name, when
+    that is missing or shows a version that is not there any more.
 
     Raises:
         UnknownEvent: at an event of a newer carstore; what comes before may be stored.
@@ -33,22 +35,29 @@ async def catch_up(store: Store, view: View[Any, Any]) -> Position:
         ViewFailed: a function of the view raises, or answers what no view can have.
         ReadOnly, Busy, DiskFull, StoreFailed, SchemaTooNew, Closed
     """
-    place = await store.database.read(partial(_look, view=view))
+    place, is_done = await store.database.read(partial(_look, view=view))
     steps = 0
-    while place.position is None or place.position < place.head or not place.complete:
-        place = await store.database.write(partial(_step, view=view, path=store.path))
+    while not is_done:
+        place, is_done = await store.database.write(partial(_step, view=view, path=store.path))
         steps += 1
         if steps % CHECKPOINT_STEPS == 0:
             await store.database.checkpoint()
+    assert place.position is not None
     return place.position
 
 
-def _look(connection: sqlite3.Connection, view: View[Any, Any]) -> tables.Place:
-    return tables.place(connection, view)
+def _look(connection: sqlite3.Connection, view: View[Any, Any]) -> tuple[Place, bool]:
+    """Where the stored rows stand, and whether there is nothing to do."""
+    place = tables.place(connection, view)
+    if view.inline is not None:
+        return place, True
+    is_current = place.position == place.head and place.complete
+    return place, is_current and tables.is_pointed(connection, view)
 
 
-def _step(connection: sqlite3.Connection, view: View[Any, Any], path: str) -> tables.Place:
-    with tables.damage_of(view), tables.transaction(connection, path):
+def _step(connection: sqlite3.Connection, view: View[Any, Any], path: str) -> tuple[Place, bool]:
+    """Fold some events, and answer as `_look` does."""
+    with kept.damage(view.name), kept.transaction(connection, path):
         place = tables.place(connection, view)
         if place.position is None:
             for table in (view.table, view.building):
@@ -56,14 +65,15 @@ def _step(connection: sqlite3.Connection, view: View[Any, Any], path: str) -> ta
             tables.create(connection, view, view.building)
             place = place._replace(table=view.building, complete=False)
         elif place.position == place.head and place.complete:  # somebody else was faster
-            return place
+            tables.point(connection, view)
+            return place, True
         events, until = page(connection, view, place.position or 0, place.head)
         load = tables.loader(connection, view, place.table)
         tables.write(connection, view, place.table, changes(view, events, load))
-        tables.set_position(connection, view, until)
+        kept.set_position(connection, view.name, view.version, until)
         if until == place.head:
             if not place.complete:
                 tables.swap(connection, view, place.table)
             tables.point(connection, view)
-            return tables.Place(until, place.head, view.table)
-        return place._replace(position=until)
+            return Place(until, place.head, view.table), True
+        return place._replace(position=until), False

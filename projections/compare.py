@@ -9,7 +9,7 @@ from attrs import frozen
 
 from carstore.names import Position
 from carstore.store import Store
-from projections import tables
+from projections import kept, tables
 from projections.errors import ViewDamaged
 from projections.memory import fold_into
 from projections.scan import Progress, pages
@@ -73,7 +73,7 @@ async def compare(
 
 
 def _stored(connection: sqlite3.Connection, view: View[Any, R]) -> tuple[Position, dict[Key, R]]:
-    with tables.damage_of(view), tables.snapshot(connection):
+    with kept.damage(view.name), kept.snapshot(connection):
         place = tables.place(connection, view)
         if place.position is None:
             return Position(0), {}

@@ -11,6 +11,7 @@ __all__ = [
     "InvalidSelection",
     "InvalidView",
     "NoFullText",
+    "RebuildOvertaken",
     "ViewDamaged",
     "ViewFailed",
 ]
@@ -29,6 +30,22 @@ class ViewDamaged(CarstoreError):
         return (
             f"the stored rows of view {self.view!r} cannot be used: {self.reason}. The log is not "
             "concerned; `carstore rebuild` makes them anew from it."
+        )
+
+
+@define(slots=False, eq=False)
+class RebuildOvertaken(CarstoreError):
+    """Another rebuild of the same view began before this one was done, and goes on."""
+
+    code: ClassVar[str] = "rebuild_overtaken"
+    view: str
+
+    @property
+    def message(self) -> str:
+        return (
+            f"another rebuild of view {self.view!r} began before this one was done, and goes on in "
+            "its place. The rows in use were not touched by this one; if the other one does not "
+            "end well either, run it again."
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from carstore.errors import Busy, DiskFull, ReadOnly, SchemaTooNew
 from carstore.log import Recorded
 from carstore.store import Store
-from projections import tables
+from projections import kept, tables
 from projections.catch_up import catch_up
 from projections.errors import InvalidSelection
 from projections.memory import changes, check_rows, fold_into
@@ -23,10 +23,6 @@ from projections.scan import Progress, newest, page, pages
 from projections.view import Key, R, View
 
 __all__ = ["row", "rows", "select"]
-
-TAIL_EVENTS = 500
-"""So many new events are folded on top of stored rows while reading, in about a millisecond. Where
-a single row is asked for they are not even stored, since that would take a commit each time."""
 
 
 async def rows(
@@ -99,9 +95,9 @@ def _current(
     connection: sqlite3.Connection, view: View[Any, R], equals: Mapping[str, object]
 ) -> dict[Key, R] | None:
     """The stored rows with the tail of the log folded on top; None if that is too long."""
-    with tables.damage_of(view), tables.snapshot(connection):
+    with kept.damage(view.name), kept.snapshot(connection):
         place = tables.place(connection, view)
-        if place.behind > TAIL_EVENTS:
+        if place.behind > kept.TAIL_EVENTS:
             return None
         tail = _tail(connection, view, place.position or 0, place.head)
         stored: dict[Key, R] = {}
@@ -157,7 +153,7 @@ def _stored_until(
     connection: sqlite3.Connection, view: View[Any, R], until: int
 ) -> tuple[int, dict[Key, R]]:
     """The stored rows and their position, or an empty view if they are past `until`."""
-    with tables.damage_of(view), tables.snapshot(connection):
+    with kept.damage(view.name), kept.snapshot(connection):
         place = tables.place(connection, view)
         if place.position is None or place.position > until:
             return 0, {}

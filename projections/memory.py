@@ -74,39 +74,62 @@ def _step(view: View[Any, R], recorded: Recorded, look_up: Callable[[Key], R | N
     event = recorded.event
     try:
         keys = list(view.keys(event, recorded))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(view, recorded, f"`keys` raised {_told(error)}") from error
     if not keys:
         return {}
-    width = len(view.key)
     named: dict[Key, R | None] = {}
     for key in keys:
-        if type(key) is not tuple or len(key) != width:
-            raise _failed(view, recorded, f"`keys` named {key!r:.200}, no tuple of {width}")
+        _check_key(view, recorded, key)
         named[key] = look_up(key)
     try:
-        made = view.evolve(named, event, recorded)
-    except Exception as error:
+        answer = view.evolve(named, event, recorded)
+        made = dict(answer) if isinstance(answer, Mapping) else None
+    except (Exception, SystemExit) as error:
         raise _failed(view, recorded, f"`evolve` raised {_told(error)}") from error
-    if not isinstance(made, Mapping):
-        raise _failed(view, recorded, f"`evolve` answered {made!r:.200}, no rows by key")
+    if made is None:
+        raise _failed(view, recorded, f"`evolve` answered {_shown(answer)}, no rows by key")
     for key, row in made.items():
         if row is not None and not isinstance(row, view.row):
-            raise _failed(view, recorded, f"`evolve` answered {row!r:.200}, no {view.row.__name__}")
+            reason = f"`evolve` answered {_shown(row)}, no {view.row.__name__}"
+            raise _failed(view, recorded, reason)
         if key not in named or (row is not None and view.key_of(row) != key):
             reason = (
-                f"the event does not name the row {key!r:.200} that it changes; `keys` and "
+                f"the event does not name the row {_shown(key)} that it changes; `keys` and "
                 "`evolve` disagree"
             )
             raise _failed(view, recorded, reason)
     return made
 
 
+def _check_key(view: View[Any, Any], recorded: Recorded, key: object) -> None:
+    """Check that a row of this key can be looked up, in memory as in the file."""
+    columns = view.key_columns
+    if type(key) is not tuple or len(key) != len(columns):
+        reason = f"`keys` named {_shown(key)}, no tuple of {len(columns)}"
+        raise _failed(view, recorded, reason)
+    for column, value in zip(columns, key, strict=True):
+        if not can_hold(column, value):
+            reason = (
+                f"`keys` named {_shown(key)}, and column {column.name!r} of the key holds "
+                f"{column.type.__name__}"
+            )
+            raise _failed(view, recorded, reason)
+
+
 def _failed(view: View[Any, Any], recorded: Recorded, reason: str) -> ViewFailed:
     return ViewFailed(view.name, f"at event {recorded.position}, of kind {recorded.kind}, {reason}")
 
 
-def _told(error: Exception) -> str:
+def _shown(value: object) -> str:
+    """What somebody's code has answered; its `repr` is his too."""
+    try:
+        return f"{value!r:.200}"
+    except Exception as error:  # noqa: BLE001 - another fault than the one to be told
+        return f"a {type(value).__name__}, whose repr raises {type(error).__name__}"
+
+
+def _told(error: BaseException) -> str:
     """An error and the line of the view that it arose from."""
     told = f"{type(error).__name__}: {error}"[:300]
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is ours
@@ -123,7 +146,7 @@ def check_rows(view: View[Any, R], rows: Iterable[R | None]) -> None:
         if row is None:
             continue
         for column, value in zip(view.columns, view.values_of(row), strict=True):
-            if not _can_hold(column, value):
+            if not can_hold(column, value):
                 holds = f"{column.type.__name__}{' or None' if column.nullable else ''}"
                 reason = (
                     f"column {column.name!r} of row {view.key_of(row)!r:.200} is {value!r:.80}, "
@@ -132,7 +155,8 @@ def check_rows(view: View[Any, R], rows: Iterable[R | None]) -> None:
                 raise ViewFailed(view.name, reason)
 
 
-def _can_hold(column: Column, value: object) -> bool:
+def can_hold(column: Column, value: object) -> bool:
+    """Whether a value is one of a column, in memory as in the file."""
     if value is None:
         return column.nullable
     if isinstance(value, str):

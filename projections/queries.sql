@@ -40,6 +40,9 @@ SELECT type, sql FROM sqlite_master WHERE name = :name COLLATE NOCASE;
 -- name: table_names
 SELECT name FROM sqlite_master WHERE type = 'table';
 
+-- name: rename
+ALTER TABLE "{table}" RENAME TO "{other}";
+
 -- name: view_positions
 SELECT name, version, position FROM view_positions ORDER BY name, version;
 

@@ -1,8 +1,6 @@
 """Making stored rows anew from the log, beside those in use."""
 
-import re
 import sqlite3
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -13,7 +11,7 @@ from attrs import define, field, frozen
 from carstore.errors import CorruptLog, ReadOnly
 from carstore.names import Position
 from carstore.store import Store
-from projections import tables
+from projections import kept, tables
 from projections.catch_up import CHECKPOINT_STEPS
 from projections.errors import InvalidView, ViewDamaged
 from projections.memory import changes, checksum, checksum_in_order, fold_into
@@ -59,7 +57,7 @@ async def rebuild(
         InvalidView: for a view that the file's own triggers keep; `compare` looks at these.
         UnknownEvent: at an event of a newer carstore; the old rows stay.
         ViewFailed: a function of the view raises, or answers what no view can have.
-        ViewDamaged: another rebuild of the view began meanwhile.
+        RebuildOvertaken: another rebuild of the view began meanwhile.
         ReadOnly, Busy, DiskFull, StoreFailed, Closed
     """
     if view.inline is not None:
@@ -130,7 +128,7 @@ class _Work:
 
     async def store_rows(self) -> Position:
         """Write the rows, and what is appended meanwhile, and put them in the place of the old."""
-        table = f"{self.view.table}_new_{uuid.uuid4().hex[:8]}"
+        table = kept.new_table(self.view.table)
         steps: list[Callable[[sqlite3.Connection], None]] = [partial(self._begin, table=table)]
         held = iter(list(self.rows.values()))
         while chunk := list(islice(held, STEP_ROWS)):
@@ -146,29 +144,24 @@ class _Work:
 
     async def _write(self, step: Callable[[sqlite3.Connection], _Result]) -> _Result:
         def do(connection: sqlite3.Connection) -> _Result:
-            with (
-                tables.damage_of(self.view),
-                tables.transaction(connection, self.store.path),
-            ):
+            with kept.damage(self.view.name), kept.transaction(connection, self.store.path):
                 return step(connection)
 
         return await self.store.database.write(do)
 
     def _begin(self, connection: sqlite3.Connection, table: str) -> None:
         """Make the new table, and remove what rebuilds that were interrupted have left."""
-        left = re.compile(rf"{self.view.table}_new_[0-9a-f]{{8}}")
-        for name in tables.table_names(connection):
-            if left.fullmatch(name):
-                tables.drop(connection, name)
+        for name in kept.left_over(connection, self.view.table):
+            tables.drop(connection, name)
         tables.create(connection, self.view, table)
 
     def _insert(self, connection: sqlite3.Connection, table: str, rows: Sequence[Any]) -> None:
-        self._check_there(connection, table)
+        kept.check_there(connection, self.view.name, table)
         tables.insert(connection, self.view, table, rows)
 
     def _follow(self, connection: sqlite3.Connection, table: str, after: Position) -> _Reached:
         """Take in what was appended meanwhile; at the head, put the new rows in place."""
-        self._check_there(connection, table)
+        kept.check_there(connection, self.view.name, table)
         (head,) = connection.execute(SQL["head"]).fetchone()
         events, until = page(connection, self.view, after, head)
         changed = changes(self.view, events, self.rows.get)
@@ -181,18 +174,13 @@ class _Work:
             return _Reached(until, done=False)
         tables.drop(connection, self.view.building)
         tables.swap(connection, self.view, table)
-        tables.set_position(connection, self.view, until)
+        kept.set_position(connection, self.view.name, self.view.version, until)
         tables.point(connection, self.view)
         return _Reached(until, done=True)
 
-    def _check_there(self, connection: sqlite3.Connection, table: str) -> None:
-        if table not in tables.table_names(connection):
-            reason = "another rebuild of it began before this one was done"
-            raise ViewDamaged(self.view.name, reason)
-
 
 def _stored(connection: sqlite3.Connection, view: View[Any, Any]) -> _Stored | None:
-    with tables.damage_of(view), tables.snapshot(connection):
+    with kept.damage(view.name), kept.snapshot(connection):
         place = tables.place(connection, view)
         if place.position is None:
             return None

@@ -19,27 +19,24 @@ from carstore.names import (
     Position,
     RunId,
     StreamName,
+    check_kinds,
     inbox_stream,
     lease_stream,
     run_lease,
     run_stream,
 )
 from carstore.store import Store
+from projections import kept
 from projections import search_index as index
-from projections import tables
 from projections.errors import InvalidSearch
 from projections.rebuild import Progress
 from projections.search_hits import Hit, hits_of
 from projections.search_index import INDEX, SQL
 
-__all__ = ["TAIL_EVENTS", "search"]
+__all__ = ["is_worth_storing", "search"]
 
 LIMIT = 20
 """Hits, unless asked for more or fewer."""
-
-TAIL_EVENTS = 500
-"""So many new events are indexed for one search, in some ten milliseconds, before they are worth a
-commit."""
 
 MAX_QUERY_CHARS = 4_000
 """Of all words together. People type a few; a program that asks for more means something else."""
@@ -87,6 +84,7 @@ async def search(
         ViewDamaged: the stored index is not what this program stored.
         CorruptLog, StoreFailed, Closed
     """
+    check_kinds(kinds)
     if limit < 1:
         raise ValueError(f"limit is 1 or more, not {limit}")
     given = ([words] if syntax else words.split()) if isinstance(words, str) else list(words)
@@ -99,7 +97,9 @@ async def search(
             limit=limit,
             best=best,
         )
-        await _store_index(store, at_once=best, progress=progress)
+        if store.writable and await is_worth_storing(store, best=best):
+            with suppress(Busy, DiskFull, ReadOnly, SchemaTooNew):
+                await index.catch_up_search(store, progress=progress)
         positions = await _find(store, scratch, wanted, _FOREVER if at is None else at, progress)
         hits: list[Hit] = []
         remaining = iter(positions)
@@ -171,12 +171,10 @@ def _reason(error: sqlite3.OperationalError) -> str:
 # --- looking for it ---
 
 
-async def _store_index(store: Store, *, at_once: bool, progress: Progress | None) -> None:
-    """Bring the stored index up to date, if it is worth it and possible."""
-    behind = (await index.search_place(store)).behind
-    if store.writable and behind > (0 if at_once else TAIL_EVENTS):
-        with suppress(Busy, DiskFull, ReadOnly, SchemaTooNew):
-            await index.catch_up_search(store, progress=progress)
+async def is_worth_storing(store: Store, *, best: bool) -> bool:
+    """Whether the stored index is to be brought up to date for a search, if that is possible; for
+    the best, it has to hold everything."""
+    return (await index.search_place(store)).behind > (0 if best else kept.TAIL_EVENTS)
 
 
 class _Found(NamedTuple):
@@ -211,7 +209,7 @@ async def _find(
 def _in_index(connection: sqlite3.Connection, wanted: _Wanted, at: int) -> _Found:
     """What the stored index has. Ranks of two indexes cannot be compared: the best are looked for
     in this one only if it has all events."""
-    with index.damage(), tables.snapshot(connection):
+    with index.damage(), kept.snapshot(connection):
         place = index.place(connection)
         until = min(at, place.head)
         known = min(place.position or 0, until)
@@ -221,5 +219,6 @@ def _in_index(connection: sqlite3.Connection, wanted: _Wanted, at: int) -> _Foun
 
 
 def _positions(connection: sqlite3.Connection, wanted: _Wanted, until: int) -> list[Position]:
-    sql = SQL["best" if wanted.best else "newest"].format(index=INDEX)
+    order = "i.rank, i.rowid DESC" if wanted.best else "i.rowid DESC"
+    sql = SQL["matching"].format(index=INDEX, order=order)
     return [found for (found,) in connection.execute(sql, {**wanted._asdict(), "until": until})]

@@ -11,10 +11,6 @@ SELECT (SELECT position FROM view_positions WHERE name = :name AND version = :ve
         AND EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :index)),
        (SELECT coalesce(max(position), 0) FROM events);
 
--- name: set_position
-INSERT INTO view_positions (name, version, position) VALUES (:name, :version, :position)
-ON CONFLICT (name, version) DO UPDATE SET position = excluded.position;
-
 -- An index of a few events with their texts, to cut out what is shown of each.
 -- name: create_shown
 CREATE VIRTUAL TABLE shown
@@ -57,23 +53,15 @@ SELECT 1 FROM tokens WHERE doc = ? LIMIT 1;
 -- name: try_query
 SELECT 1 FROM shown WHERE shown MATCH ?;
 
--- name: newest
+-- {order} is by rank or by position, newest first.
+-- name: matching
 SELECT i.rowid
 FROM "{index}" AS i CROSS JOIN events AS e ON e.position = i.rowid
 WHERE "{index}" MATCH :query AND i.rowid <= :until
   AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
   AND (:streams IS NULL OR e.stream_id IN
        (SELECT stream_id FROM streams WHERE name IN (SELECT value FROM json_each(:streams))))
-ORDER BY i.rowid DESC LIMIT :limit;
-
--- name: best
-SELECT i.rowid
-FROM "{index}" AS i CROSS JOIN events AS e ON e.position = i.rowid
-WHERE "{index}" MATCH :query AND i.rowid <= :until
-  AND (:kinds IS NULL OR e.kind IN (SELECT value FROM json_each(:kinds)))
-  AND (:streams IS NULL OR e.stream_id IN
-       (SELECT stream_id FROM streams WHERE name IN (SELECT value FROM json_each(:streams))))
-ORDER BY i.rank, i.rowid DESC LIMIT :limit;
+ORDER BY {order} LIMIT :limit;
 
 -- name: found
 SELECT e.position, e.stream_id, e.kind, s.name, e.run_id, e.key, e.data, e.scope, e.recorded_at
@@ -95,9 +83,6 @@ DROP TABLE IF EXISTS "{table}";
 
 -- name: copy
 INSERT INTO "{table}" SELECT * FROM "{other}";
-
--- name: rename
-ALTER TABLE "{table}" RENAME TO "{other}";
 
 -- How often each word is there. On a reading connection, so in a temporary table of its own.
 -- name: create_words

@@ -22,9 +22,10 @@ from carstore.canonical import loads_trusted
 from carstore.names import Json, Position
 from carstore.sqlite.statements import parse_named
 from carstore.store import Store
-from projections import tables
+from projections import kept
 from projections.catch_up import CHECKPOINT_STEPS
-from projections.errors import NoFullText, ViewDamaged
+from projections.errors import NoFullText
+from projections.kept import Place
 from projections.rebuild import Progress
 
 __all__ = ["INDEX", "NAME", "VERSION", "catch_up_search", "search_place"]
@@ -46,7 +47,7 @@ PAGE_CHARS = 4 * 1024 * 1024
 SQL = parse_named(Path(__file__).with_name("search.sql").read_text(encoding="utf-8"))
 
 _SHADOWS = ("data", "idx", "docsize", "config")
-_DAMAGE = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_CORRUPT_VTAB")
+_DAMAGE = "SQLITE_CORRUPT_VTAB"
 
 _UNUSABLE = re.compile("[\0\2\3\ud800-\udfff]")
 """What ends a text in SQLite, what marks hits in snippets, what UTF-8 has no bytes for."""
@@ -59,18 +60,6 @@ _SCRIPT_WITHOUT_SPACES = re.compile(
 
 SEPARATOR = "\u200b"
 """Put around such a character; it has no width, and is taken out of what is shown."""
-
-
-class Place(NamedTuple):
-    """How far the index is (None: there is none), and the head of the log."""
-
-    position: Position | None
-    head: Position
-
-    @property
-    def behind(self) -> int:
-        """How many events are not in it."""
-        return self.head - (self.position or 0)
 
 
 class Text(NamedTuple):
@@ -142,14 +131,13 @@ def damage(*more: str) -> Generator[None, None, None]:
     Raises:
         NoFullText, ViewDamaged
     """
-    try:
-        yield
-    except sqlite3.Error as error:
-        if str(error).startswith("no such module"):
-            raise NoFullText(sqlite3.sqlite_version) from error
-        if getattr(error, "sqlite_errorname", "SQLITE_ERROR").startswith((*_DAMAGE, *more)):
-            raise ViewDamaged(NAME, str(error)) from error
-        raise
+    with kept.damage(NAME, _DAMAGE, *more):
+        try:
+            yield
+        except sqlite3.Error as error:
+            if str(error).startswith("no such module"):
+                raise NoFullText(sqlite3.sqlite_version) from error
+            raise
 
 
 def place(connection: sqlite3.Connection) -> Place:
@@ -160,9 +148,7 @@ def place(connection: sqlite3.Connection) -> Place:
     """
     wanted = {"name": NAME, "version": VERSION, "index": INDEX}
     position, head = connection.execute(SQL["place"], wanted).fetchone()
-    if position is not None and position > head:
-        raise ViewDamaged(NAME, f"it is at position {position}, and the log ends at {head}")
-    return Place(position, head)
+    return kept.checked(NAME, Place(position, head))
 
 
 async def search_place(store: Store) -> Place:
@@ -217,11 +203,6 @@ def drop(connection: sqlite3.Connection, index: str) -> None:
         connection.execute(SQL["drop"].format(table=table))
 
 
-def set_position(connection: sqlite3.Connection, position: int) -> None:
-    wanted = {"name": NAME, "version": VERSION, "position": position}
-    connection.execute(SQL["set_position"], wanted)
-
-
 # --- keeping it ---
 
 
@@ -245,7 +226,7 @@ async def catch_up_search(store: Store, *, progress: Progress | None = None) -> 
 
 
 def _step(connection: sqlite3.Connection, path: str) -> Place:
-    with damage(), tables.transaction(connection, path):
+    with damage(), kept.transaction(connection, path):
         found = place(connection)
         if found.position is None:
             drop(connection, INDEX)
@@ -254,7 +235,7 @@ def _step(connection: sqlite3.Connection, path: str) -> Place:
             return found
         rows, until = page(connection, found.position or 0, found.head)
         insert(connection, INDEX, [text_of(row) for row in rows])
-        set_position(connection, until)
+        kept.set_position(connection, NAME, VERSION, until)
         return Place(until, found.head)
 
 

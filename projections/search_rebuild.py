@@ -4,14 +4,12 @@ Two indexes are compared by their words: in how many events each is, and how oft
 and no other holds a word is not compared; a search confirms each hit from the event itself.
 """
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
 from itertools import zip_longest
 from typing import TypeAlias
-from uuid import uuid4
 
 from attrs import define, field
 
@@ -19,8 +17,8 @@ from carstore.canonical import dumps
 from carstore.errors import ReadOnly
 from carstore.names import Position
 from carstore.store import Store
+from projections import kept
 from projections import search_index as index
-from projections import tables
 from projections.catch_up import CHECKPOINT_STEPS
 from projections.compare import Difference
 from projections.errors import ViewDamaged
@@ -77,7 +75,7 @@ def _compared(
     connection: sqlite3.Connection, scratch: sqlite3.Connection, until: int
 ) -> list[Difference] | Position:
     """What differs; or the position of the stored index, if the other one is not there yet."""
-    with index.damage(_CORRUPT), tables.snapshot(connection), tables.snapshot(scratch):
+    with index.damage(_CORRUPT), kept.snapshot(connection), kept.snapshot(scratch):
         position = index.place(connection).position
         if position is None:
             return []
@@ -126,13 +124,13 @@ async def rebuild_search(store: Store, *, progress: Progress | None = None) -> R
 
     Raises:
         NoFullText
-        ViewDamaged: another rebuild of the index began meanwhile.
+        RebuildOvertaken: another rebuild of the index began meanwhile.
         ReadOnly, Busy, DiskFull, StoreFailed, Closed
     """
     if not store.writable:
         raise ReadOnly(store.path)
     head = (await store.log.head()).position
-    work = _Work(store, head, f"{INDEX}_new_{uuid4().hex[:8]}", progress)
+    work = _Work(store, head, kept.new_table(INDEX), progress)
     await work.write(work.begin)
     before = await work.compared()
     await work.index_until(head)
@@ -165,7 +163,7 @@ class _Work:
     def _do(
         self, connection: sqlite3.Connection, step: Callable[[sqlite3.Connection], None]
     ) -> None:
-        with index.damage(), tables.transaction(connection, self.store.path):
+        with index.damage(), kept.transaction(connection, self.store.path):
             step(connection)
 
     async def compared(self) -> Before:
@@ -180,12 +178,13 @@ class _Work:
             return "damaged"
 
     def _compared(self, connection: sqlite3.Connection) -> Before | Position:
-        with index.damage(_CORRUPT), tables.snapshot(connection):
+        with index.damage(_CORRUPT), kept.snapshot(connection):
             position = index.place(connection).position
             if position is None:
                 return "none"
             if position > self.until:
                 return position
+            kept.check_there(connection, NAME, self.table)
             stored, made = _words(connection, INDEX), _words(connection, self.table)
             return "different" if _differences(stored, made, position) else "equal"
 
@@ -201,35 +200,25 @@ class _Work:
     def checksum(self, connection: sqlite3.Connection) -> str:
         """SHA-256 (hex) over the words of the new index."""
         digest = sha256(f"{NAME} {VERSION}\n".encode())
-        with index.damage(), tables.snapshot(connection):
+        with index.damage(), kept.snapshot(connection):
+            kept.check_there(connection, NAME, self.table)
             for word in _words(connection, self.table):
                 digest.update(f"{dumps(list(word))}\n".encode())
         return digest.hexdigest()
 
     def begin(self, connection: sqlite3.Connection) -> None:
         """Make the new index, and remove what rebuilds that were interrupted have left."""
-        left = re.compile(rf"{INDEX}_new_[0-9a-f]{{8}}")
-        for name in tables.table_names(connection):
-            if left.fullmatch(name):
-                index.drop(connection, name)
+        for name in kept.left_over(connection, INDEX):
+            index.drop(connection, name)
         index.create(connection, self.table)
 
     def _more(self, connection: sqlite3.Connection, texts: list[index.Text]) -> None:
-        self._check_there(connection)
+        kept.check_there(connection, NAME, self.table)
         index.insert(connection, self.table, texts)
 
     def finish(self, connection: sqlite3.Connection) -> None:
         """Put the new index in the place of the old one."""
-        self._check_there(connection)
+        kept.check_there(connection, NAME, self.table)
         index.drop(connection, INDEX)
-        # Without this, a rename looks through all SQL views and fails at those out of order.
-        connection.execute("PRAGMA legacy_alter_table = ON")
-        try:
-            connection.execute(SQL["rename"].format(table=self.table, other=INDEX))
-        finally:
-            connection.execute("PRAGMA legacy_alter_table = OFF")
-        index.set_position(connection, self.until)
-
-    def _check_there(self, connection: sqlite3.Connection) -> None:
-        if self.table not in tables.table_names(connection):
-            raise ViewDamaged(NAME, "another rebuild of it began before this one was done")
+        kept.rename(connection, self.table, INDEX)
+        kept.set_position(connection, NAME, VERSION, self.until)

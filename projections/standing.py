@@ -13,7 +13,7 @@ from carstore.errors import UnknownEvent
 from carstore.events import KINDS, SCHEMA_VERSIONS
 from carstore.names import Position
 from carstore.store import Store
-from projections import search_index, tables
+from projections import kept, search_index, tables
 from projections.catalog import VIEWS
 from projections.errors import ViewDamaged
 from projections.statements import SQL
@@ -69,7 +69,7 @@ class _File(NamedTuple):
 
 
 def _standings(connection: sqlite3.Connection, views: tuple[View[Any, Any], ...]) -> list[Standing]:
-    with tables.snapshot(connection):
+    with kept.snapshot(connection):
         file = _file(connection)
         found = [_of_view(connection, view, file) for view in views]
         found.append(_of_search(connection, file))
@@ -85,7 +85,7 @@ def _file(connection: sqlite3.Connection) -> _File:
         (name, version): position
         for name, version, position in connection.execute(SQL["view_positions"])
     }
-    names = frozenset(tables.table_names(connection))
+    names = frozenset(kept.table_names(connection))
     return _File(Position(head), positions, names, unknown_events(connection))
 
 
@@ -112,7 +112,7 @@ def _in_file(file: _File) -> Iterator[tuple[str, int]]:
 
 def _of_view(connection: sqlite3.Connection, view: View[Any, Any], file: _File) -> Standing:
     try:
-        with tables.damage_of(view):
+        with kept.damage(view.name):
             place = tables.place(connection, view)
             status: Status = "complete" if place.complete else "building"
             rows = 0

@@ -1,7 +1,6 @@
 """The stored rows of views: one table for each version, made and written through sqlite-utils.
 
-All functions here run on a connection's thread. A table and its position change in one transaction,
-so whoever reads both in one transaction knows which events are in the rows.
+All functions here run on a connection's thread.
 
 A version is built in a table with a name of its own, which becomes the real one in the transaction
 that reaches the head of the log. So the name says whether a version is complete, and the plain name
@@ -15,86 +14,19 @@ the locks of ours.
 
 import re
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
-from carstore.errors import SchemaTooNew
-from carstore.names import Position
-from carstore.sqlite.migrations import SCHEMA
-from carstore.sqlite.statements import SQL as LOG_SQL
+from projections import kept
 from projections.errors import ViewDamaged
+from projections.kept import Place
 from projections.memory import check_rows
 from projections.statements import SQL
 from projections.view import Key, R, View
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
-
-_DAMAGE = ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH")
-
-
-class Place(NamedTuple):
-    """How far a view is stored (None: not at all), and the head of the log."""
-
-    position: Position | None
-    head: Position
-    table: str = ""
-    """Where the rows are: the view's own table, or the one it is built in."""
-    complete: bool = True
-    """Whether the rows were at the head of the log once."""
-
-    @property
-    def behind(self) -> int:
-        """How many events are not in the stored rows."""
-        return self.head - (self.position or 0)
-
-
-@contextmanager
-def snapshot(connection: sqlite3.Connection) -> Generator[None, None, None]:
-    """One state of the file for all that is read inside."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection, path: str) -> Generator[None, None, None]:
-    """A write transaction: commits, or on any error leaves nothing.
-
-    Raises:
-        SchemaTooNew: another process has migrated the file since it was opened.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        (found,) = connection.execute(LOG_SQL["schema"]).fetchone()
-        if found != SCHEMA:
-            raise SchemaTooNew(path, found, SCHEMA)
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def damage_of(view: View[Any, Any]) -> Generator[None, None, None]:
-    """Say which view it is when SQLite refuses a statement on its table: the store itself is well.
-
-    Raises:
-        ViewDamaged
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-        if name.startswith(_DAMAGE):
-            raise ViewDamaged(view.name, str(error)) from error
-        raise
 
 
 def place(connection: sqlite3.Connection, view: View[Any, Any]) -> Place:
@@ -114,9 +46,8 @@ def place(connection: sqlite3.Connection, view: View[Any, Any]) -> Place:
         return Place(head, head, view.table)
     if not complete and not building:
         position = None
-    if position is not None and position > head:
-        raise ViewDamaged(view.name, f"it is at position {position}, and the log ends at {head}")
-    return Place(position, head, view.table if complete else view.building, bool(complete))
+    table = view.table if complete else view.building
+    return kept.checked(view.name, Place(position, head, table, bool(complete)))
 
 
 def select(
@@ -198,27 +129,26 @@ def write(
         connection.executemany(sql, gone)
 
 
-def set_position(connection: sqlite3.Connection, view: View[Any, Any], position: int) -> None:
-    """Say up to which event the stored rows are folded."""
-    wanted = {"name": view.name, "version": view.version, "position": position}
-    connection.execute(SQL["set_position"], wanted)
+def is_pointed(connection: sqlite3.Connection, view: View[Any, Any]) -> bool:
+    """Whether the plain name is as it has to be: it shows this version, or a newer one that is
+    complete too, or is something else's name."""
+    found = connection.execute(SQL["object"], {"name": view.name}).fetchone()
+    if found is None:
+        return False
+    shown = shown_version(view.name, *found)
+    if shown is None or shown == view.version:
+        return shown is None or found[1].endswith(_of_columns(view, "pointer", view.table))
+    return shown > view.version and f"view_{view.name}_v{shown}" in kept.table_names(connection)
 
 
 def point(connection: sqlite3.Connection, view: View[Any, Any]) -> None:
-    """Let the plain name show this version, which is complete and at the head of the log.
-
-    It stays as it is if it shows a newer version that is complete too, or is something else's name.
-    """
-    found = connection.execute(SQL["object"], {"name": view.name}).fetchone()
-    wanted = _of_columns(view, "pointer", view.table)
-    if found is not None:
-        shown = shown_version(view.name, *found)
-        if shown is None or (shown == view.version and found[1].endswith(wanted)):
-            return
-        if shown > view.version and f"view_{view.name}_v{shown}" in table_names(connection):
-            return
+    """Let the plain name show this version, which is complete and at the head of the log, unless it
+    has reason to stay as it is."""
+    if is_pointed(connection, view):
+        return
+    if connection.execute(SQL["object"], {"name": view.name}).fetchone() is not None:
         _tables(connection).view(view.name).drop()
-    _tables(connection).create_view(view.name, wanted)
+    _tables(connection).create_view(view.name, _of_columns(view, "pointer", view.table))
 
 
 def shown_version(name: str, kind: str, sql: str | None) -> int | None:
@@ -229,24 +159,13 @@ def shown_version(name: str, kind: str, sql: str | None) -> int | None:
 
 def swap(connection: sqlite3.Connection, view: View[Any, Any], table: str) -> None:
     """Put `table` in the place of the stored one."""
-    tables = _tables(connection)
-    tables.table(view.table).drop(ignore=True)
-    # Without this, a rename looks through all SQL views and fails at those that show the old table.
-    connection.execute("PRAGMA legacy_alter_table = ON")
-    try:
-        tables.rename_table(table, view.table)
-    finally:
-        connection.execute("PRAGMA legacy_alter_table = OFF")
+    drop(connection, view.table)
+    kept.rename(connection, table, view.table)
 
 
 def drop(connection: sqlite3.Connection, table: str) -> None:
     """Remove a table, if it is there."""
     _tables(connection).table(table).drop(ignore=True)
-
-
-def table_names(connection: sqlite3.Connection) -> list[str]:
-    """The tables of the file."""
-    return [name for (name,) in connection.execute(SQL["table_names"])]
 
 
 def _tables(connection: sqlite3.Connection) -> "Database":
@@ -280,7 +199,7 @@ def _maker(view: View[Any, R]) -> Callable[[tuple[Any, ...]], R]:
             fields[name] = None if fields[name] is None else bool(fields[name])
         try:
             return view.row(**fields)
-        except Exception as error:  # a row's class may check what it is given
+        except (Exception, SystemExit) as error:  # a row's class may check what it is given
             raise ViewDamaged(view.name, f"a stored row cannot be one: {error!r:.200}") from error
 
     return made

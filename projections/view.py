@@ -93,6 +93,8 @@ class View(Generic[E, R]):
     that finds these as of a position. Folding them gives the same rows, and is much quicker."""
 
     columns: tuple[Column, ...] = field(init=False, repr=False)
+    key_columns: tuple[Column, ...] = field(init=False, repr=False)
+    """Those of `key`, in its order."""
     reads: frozenset[str] = field(init=False, repr=False)
     """The names of `kinds`."""
     values_of: Callable[[R], tuple[Any, ...]] = field(init=False, repr=False)
@@ -107,6 +109,8 @@ class View(Generic[E, R]):
         object.__setattr__(self, "values_of", _getter(tuple([c.name for c in columns])))
         self._check_names()
         self._check_key()
+        by_name = {column.name: column for column in columns}
+        object.__setattr__(self, "key_columns", tuple([by_name[name] for name in self.key]))
         object.__setattr__(self, "key_of", _getter(self.key))
 
     def _row_class(self) -> type[attrs.AttrsInstance]:
@@ -125,6 +129,16 @@ class View(Generic[E, R]):
             raise self._invalid(f"column {attribute.name!r} cannot be given when a row is made")
         declared: Any = attribute.type
         is_union = isinstance(declared, UnionType) or get_origin(declared) is Union
+        if attribute.alias != attribute.name.lstrip("_"):
+            raise self._invalid(
+                f"column {attribute.name!r} is given as {attribute.alias!r} when a row is made; "
+                "give it no alias, since stored rows are made by the names of their columns"
+            )
+        if attribute.converter is not None:
+            raise self._invalid(
+                f"column {attribute.name!r} has a converter, which would change stored values each "
+                "time they are read; convert in `evolve`"
+            )
         options = get_args(declared) if is_union else (declared,)
         plain = [option for option in options if option is not NoneType]
         if len(plain) != 1 or plain[0] not in (str, int, bool):

@@ -9,7 +9,7 @@ from typing import TypeAlias, get_args
 
 from carstore.events.inference import InferenceMetered
 from carstore.events.leases import LeaseGranted, LeaseReleased, LeaseRenewed
-from carstore.events.log import BlobForgotten, LogEpochStarted
+from carstore.events.log import BlobForgotten, LogEpochStarted, RedactionDeclared
 from carstore.events.runs import (
     ActionDeduplicated,
     ActionExecuting,
@@ -38,6 +38,7 @@ from carstore.events.state import StateChanged, StateRollback
 Event: TypeAlias = (
     LogEpochStarted
     | BlobForgotten
+    | RedactionDeclared
     | ProposalReceived
     | RunResumed
     | RunPaused
@@ -102,6 +103,7 @@ __all__ = [
     "LogEpochStarted",
     "ProposalCompleted",
     "ProposalReceived",
+    "RedactionDeclared",
     "RunPaused",
     "RunResumed",
     "StateChanged",

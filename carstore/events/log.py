@@ -30,3 +30,14 @@ class BlobForgotten:
     hash: str
     reason: str
     by: str
+
+
+@frozen(kw_only=True)
+class RedactionDeclared:
+    """From here on whoever writes to the file keeps the values of these fields and keys beside the
+    log. Nothing takes such a rule back."""
+
+    kind: ClassVar[str] = "redaction_declared"
+    names: tuple[str, ...]
+    """Of fields of JSON objects and of state keys, lower case; a `*` at either end stands for
+    anything."""

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from carstore.blobs import BlobInfo, blob_stream, filled, references
 from carstore.canonical import loads_trusted
-from carstore.errors import NotFound
+from carstore.errors import Busy, DiskFull, NotFound
 from carstore.events import BlobForgotten
-from carstore.log import Entry, Log, StateRead
+from carstore.log import MAX_APPEND_EVENTS, Entry, Log, StateRead
 from carstore.names import Json
 from carstore.sqlite.database import Database
 from carstore.sqlite.statements import SQL
@@ -66,12 +66,27 @@ class SqliteBlobs:
 
         return await self._database.read(look)
 
-    async def forget(self, blob: str, *, reason: str, by: str) -> None:
-        if blob not in await self.read([blob]):
-            raise NotFound("value", blob, "It may have been forgotten already.")
-        event = BlobForgotten(hash=blob, reason=reason, by=by)
-        await self._log.append(Entry(blob_stream(blob), event))
-        await self._database.truncate_wal()
+    async def forget(self, *blobs: str, reason: str, by: str) -> bool:
+        wanted = sorted(set(blobs))
+        present = await self._database.read(partial(_present, wanted=json.dumps(wanted)))
+        for blob in wanted:
+            if blob not in present:
+                raise NotFound("value", blob, "It may have been forgotten already.")
+        entries = [
+            Entry(blob_stream(blob), BlobForgotten(hash=blob, reason=reason, by=by))
+            for blob in wanted
+        ]
+        for first in range(0, len(entries), MAX_APPEND_EVENTS):
+            await self._log.append(*entries[first : first + MAX_APPEND_EVENTS])
+        try:
+            return await self.scrub()
+        except (Busy, DiskFull):  # they are deleted, and what is left to do can be done later
+            return False
+
+    async def scrub(self, *, rewrite: bool = False) -> bool:
+        if rewrite:
+            await self._database.rewrite()
+        return await self._database.truncate_wal()
 
 
 def _values(connection: sqlite3.Connection, wanted: str) -> dict[str, Json]:
@@ -79,6 +94,12 @@ def _values(connection: sqlite3.Connection, wanted: str) -> dict[str, Json]:
         return {}
     rows = connection.execute(SQL["blobs"], (wanted,))
     return {found: loads_trusted(body.decode()) for found, body in rows}
+
+
+def _present(connection: sqlite3.Connection, wanted: str) -> set[str]:
+    if not _has_blobs(connection):
+        return set()
+    return {found for (found,) in connection.execute(SQL["present_blobs"], (wanted,))}
 
 
 def _has_blobs(connection: sqlite3.Connection) -> bool:

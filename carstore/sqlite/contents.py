@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from attrs import frozen
 
@@ -12,9 +12,12 @@ from carstore.holders import Holder
 from carstore.sqlite.migrations import APPLICATION_ID
 from carstore.sqlite.objects import objects_amiss
 from carstore.sqlite.readonly import READ_ERRORS, open_readonly
-from carstore.sqlite.statements import parse_named
+from carstore.sqlite.statements import SQL, parse_named
 
 _SQL = parse_named((resources.files("carstore.sqlite") / "doctor.sql").read_text(encoding="utf-8"))
+
+
+_Part: TypeAlias = Literal["newest", "amiss", "leases", "redaction", "forgotten", "quick_check"]
 
 
 @frozen
@@ -47,6 +50,10 @@ class Contents:
     amiss: tuple[str, ...] | None = None
     """What is not as in schema.sql."""
     leases: tuple[HeldLease, ...] | None = None
+    redaction: tuple[str, ...] | None = None
+    """The names whose values go beside the log."""
+    forgotten: int | None = None
+    """How many values were forgotten."""
     quick_check: tuple[str, ...] | None = None
 
     @property
@@ -96,10 +103,12 @@ def _read(connection: sqlite3.Connection, *, deep: bool) -> dict[str, Any]:
         name: connection.execute(_SQL[name]).fetchone()[0]
         for name in ("tables", "application_id", "user_version")
     }
-    parts: tuple[tuple[Literal["newest", "amiss", "leases", "quick_check"], Any], ...] = (
+    parts: tuple[tuple[_Part, Any], ...] = (
         ("newest", lambda: connection.execute(_SQL["newest"]).fetchone()[0]),
         ("amiss", lambda: tuple(objects_amiss(connection))),
         ("leases", lambda: _leases(connection)),
+        ("redaction", lambda: _redaction(connection)),
+        ("forgotten", lambda: connection.execute(_SQL["forgotten"]).fetchone()[0]),
     )
     if found["application_id"] != APPLICATION_ID:
         parts = ()
@@ -117,6 +126,12 @@ def _leases(connection: sqlite3.Connection) -> tuple[HeldLease, ...]:
     return tuple(
         HeldLease(str(name), _holder(holder), expires_at if isinstance(expires_at, int) else 0)
         for name, holder, expires_at in connection.execute(_SQL["held_leases"])
+    )
+
+
+def _redaction(connection: sqlite3.Connection) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys([str(name) for (name,) in connection.execute(SQL["redaction_names"])])
     )
 
 

@@ -131,12 +131,26 @@ class Database:
             return found
         return await self.write(partial(self._turns.checkpoint, wait=False))
 
-    async def truncate_wal(self) -> None:
-        """Move all of the WAL into the file and empty it, as far as nobody is in the way: what was
-        deleted is then in neither."""
+    async def truncate_wal(self) -> bool:
+        """Move all of the WAL into the file and cut it to nothing: what was deleted is then in
+        neither. Returns whether that was done; whoever reads or writes for longer prevents it.
+
+        Raises:
+            Busy, ReadOnly, Closed, DiskFull, StoreFailed, CorruptLog
+        """
         if self._turns is None:
             raise Closed(self.path) if self._reader is None else ReadOnly(self.path)
-        await self.write(self._turns.truncate)
+        await self.checkpoint()  # most of the work, while others write
+        return await self.write(self._turns.truncate)
+
+    async def rewrite(self) -> None:
+        """Write the whole file anew. When SQLite merges two pages it moves their rows and may leave
+        copies in what is then unused, which it does not overwrite when a row is deleted later.
+
+        Raises:
+            Busy, ReadOnly, Closed, DiskFull, StoreFailed, CorruptLog
+        """
+        await self.write(lambda connection: connection.execute("VACUUM").close())
 
     def wal_pages(self) -> int:
         """Pages in the WAL since it last began anew."""
@@ -357,6 +371,7 @@ def _settings(connection: sqlite3.Connection, database: Database) -> None:
         ("wal_autocheckpoint", "0", 0),
         ("journal_size_limit", str(wal.MAX_KEPT_BYTES), wal.MAX_KEPT_BYTES),
         ("mmap_size", "0", 0),
+        ("secure_delete", "ON", 1),  # always: a value is also moved within the file, long before
     )
     for name, value, expected in wanted:
         connection.execute(f"PRAGMA {name} = {value}")

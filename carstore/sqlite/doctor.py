@@ -17,7 +17,12 @@ from carstore.sqlite import wal_facts
 from carstore.sqlite.contents import read_contents
 from carstore.sqlite.facts import FileFacts, read_facts
 from carstore.sqlite.findings import Finding
-from carstore.sqlite.judge_contents import judge_contents, judge_leases, judge_sqlite
+from carstore.sqlite.judge_contents import (
+    judge_contents,
+    judge_forgotten,
+    judge_leases,
+    judge_sqlite,
+)
 from carstore.sqlite.judge_file import (
     judge_file,
     judge_processes,
@@ -63,6 +68,7 @@ def examine(
     found += judge_sqlite(sqlite3.sqlite_version_info, contents, len(open_in))
     found += judge_contents(contents)
     if contents.is_ours:
+        found.append(judge_forgotten(contents.forgotten, facts.wal_bytes))
         found.append(
             judge_leases(contents.leases, clock or SystemClock(), processes or SystemProcesses())
         )

@@ -21,5 +21,9 @@ SELECT max(position) FROM events;
 -- name: held_leases
 SELECT name, holder, expires_at FROM leases WHERE token IS NOT NULL ORDER BY name;
 
+-- Values that were forgotten: each has a stream of its own.
+-- name: forgotten
+SELECT count(*) FROM streams WHERE name >= 'blob/' AND name < 'blob0';
+
 -- name: quick_check
 PRAGMA quick_check(10);

@@ -4,14 +4,13 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
-from typing import BinaryIO
 
 from attrs import Factory, define
 
 from carstore.blobs import Blob
 from carstore.chain import GENESIS
 from carstore.errors import CorruptLog, NotFound, SchemaTooNew
-from carstore.jsonl import FORMAT, Header, Reader, Writer, chained
+from carstore.jsonl import FORMAT, Header, Reader, Sink, Writer, chained
 from carstore.log import Head, Recorded
 from carstore.names import Position, StreamName, lease_of
 from carstore.sqlite.copies import Tell, new_file, reading
@@ -33,7 +32,7 @@ MAX_KNOWN_STREAMS = 100_000
 # --- export ---
 
 
-def write_export(origin: str, file: BinaryIO, at: int | None, tell: Tell) -> Head:
+def write_export(origin: str, file: Sink, at: int | None, tell: Tell) -> Head:
     """Write the events up to `at` (None: all that are there now) to `file`. Returns the last.
 
     Raises:

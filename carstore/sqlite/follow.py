@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 
-from carstore.errors import Busy, CarstoreError, Closed
+from carstore.errors import Busy, CarstoreError, Closed, NotFound
 from carstore.log import Head, Recorded
 from carstore.sqlite.database import Database
 from carstore.sqlite.statements import SQL
@@ -176,9 +176,16 @@ class Watcher:
 async def follow(
     watcher: Watcher, head: Callable[[], Awaitable[Head]], pages: Pages, after: int
 ) -> AsyncGenerator[list[Recorded], None]:
-    """The pages of what comes after position `after`, then of what is new, without end."""
+    """The pages of what comes after position `after`, then of what is new, without end.
+
+    Raises:
+        NotFound: the log ends before `after`; nothing that is appended would ever be seen.
+    """
     watch = await watcher.join()
     try:
+        end = (await head()).position
+        if after > end:
+            raise NotFound("position", str(after), f"The log ends at {end}.")
         while True:
             noticed = watch.changes
             until = (await head()).position

@@ -45,7 +45,7 @@ async def run_job(
 
 
 async def open_connection(
-    uri: str, timeout_ms: int, factory: type[JobConnection]
+    uri: str, timeout_ms: int, factory: type[JobConnection], *, cached_statements: int = 256
 ) -> aiosqlite.Connection:
     """Open a connection whose transactions begin and end by statements alone.
 
@@ -57,7 +57,7 @@ async def open_connection(
         uri=True,
         isolation_level=None,
         factory=factory,
-        cached_statements=256,
+        cached_statements=cached_statements,
         timeout=timeout_ms / 1000,
     )
     try:

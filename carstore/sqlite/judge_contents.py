@@ -7,7 +7,7 @@ from carstore.clock import Clock
 from carstore.holders import Processes
 from carstore.leases import GRACE_US
 from carstore.sqlite.contents import Contents, HeldLease
-from carstore.sqlite.findings import Finding
+from carstore.sqlite.findings import SENTENCES, Finding, named
 from carstore.sqlite.migrations import SCHEMA
 
 OLDEST_SQLITE = (3, 37, 0)
@@ -18,9 +18,6 @@ WAL_RESET_BUG_FIXED = (3, 51, 3)
 
 WAL_RESET_BUG_BACKPORTS = ((3, 44, 6), (3, 50, 7))
 """Releases of older branches that have the fix as well, as have later ones of the same branch."""
-
-MAX_NAMED = 5
-"""Things of a kind that are named; the others are counted."""
 
 _FORBIDDEN_OPTIONS = {
     "NO_SYNC": "it never waits for the disk, so a loss of power loses or damages what was written",
@@ -98,6 +95,7 @@ def judge_contents(contents: Contents) -> Iterator[Finding]:
     if contents.is_ours:
         yield judge_schema(contents.amiss)
         yield judge_events(contents.newest)
+        yield judge_redaction(contents.redaction)
     if contents.quick_check is not None:
         yield judge_quick_check(contents.quick_check)
 
@@ -134,7 +132,7 @@ def judge_schema(amiss: Sequence[str] | None) -> Finding:
             "Run `carstore verify`, to see whether the events are what they were. Then make a file "
             "with the right triggers: `carstore salvage`."
         )
-        return Finding("schema", "fault", _named(amiss), do)
+        return Finding("schema", "fault", named(amiss, SENTENCES), do)
     return Finding("schema", "ok", "tables, indexes and triggers are those of schema.sql")
 
 
@@ -145,10 +143,36 @@ def judge_events(newest: int | None) -> Finding:
     return Finding("events", "ok", f"the log ends at position {newest:,}")
 
 
+def judge_redaction(names: Sequence[str] | None) -> Finding:
+    if names is None:
+        what = "the rules for sensitive values cannot be read"
+        return Finding(
+            "redaction", "fault", what, "Run `carstore verify`, then `carstore salvage`."
+        )
+    if not names:
+        return Finding("redaction", "ok", "no names of sensitive values are declared")
+    return Finding("redaction", "ok", f"kept beside the log: values of {named(names)}")
+
+
+def judge_forgotten(forgotten: int | None, wal_bytes: int) -> Finding:
+    """Whether values that were forgotten may still stand in the WAL: somebody who reads keeps it
+    from being emptied then, and nothing in the file tells whether anybody did."""
+    if forgotten is None:
+        what = "what was forgotten cannot be read"
+        return Finding(
+            "forgotten", "fault", what, "Run `carstore verify`, then `carstore salvage`."
+        )
+    told = f"{forgotten:,} values beside the log were forgotten"
+    if not forgotten or not wal_bytes:
+        return Finding("forgotten", "ok", f"{told}, and none is in the WAL")
+    what = f"{told}; what the WAL held of them is still there if `carstore forget` said so"
+    return Finding("forgotten", "note", what, "`carstore forget DB --scrub` empties the WAL.")
+
+
 def judge_quick_check(said: Sequence[str]) -> Finding:
     if said:
         do = "Copy the file away. Then `carstore verify`, `carstore salvage`, or restore a backup."
-        return Finding("quick_check", "fault", f"SQLite: {_named(said)}", do)
+        return Finding("quick_check", "fault", f"SQLite: {named(said, SENTENCES)}", do)
     return Finding("quick_check", "ok", "SQLite finds nothing wrong")
 
 
@@ -166,12 +190,7 @@ def judge_leases(leases: Sequence[HeldLease] | None, clock: Clock, processes: Pr
             silent.append(told)
     if not gone and not silent:
         return Finding("leases", "ok", f"{len(leases):,} held, by processes that may be alive")
-    parts = [f"held by processes that are gone: {_named(gone)}"] if gone else []
-    parts += [f"expired, their holders being silent: {_named(silent)}"] if silent else []
+    parts = [f"held by processes that are gone: {named(gone, SENTENCES)}"] if gone else []
+    parts += [f"expired, their holders being silent: {named(silent, SENTENCES)}"] if silent else []
     do = "They can be taken over at once: `carstore resume` does so for unfinished runs."
     return Finding("leases", "note", "; ".join(parts), do)
-
-
-def _named(things: Sequence[str]) -> str:
-    more = f"; and {len(things) - MAX_NAMED} more" if len(things) > MAX_NAMED else ""
-    return "; ".join(things[:MAX_NAMED]) + more

@@ -230,10 +230,12 @@ def judge_wal_size(wal: WalFile | None, file_bytes: int) -> Finding:
 def judge_wal_content(wal: WalFile | None) -> Finding:
     """Whether the WAL is as it was written: SQLite ignores it from the first damage on, and says
     nothing."""
-    if wal is None or not wal.checked:
-        what = "the WAL is empty" if wal is None else f"not checked: {wal.frames:,} pages"
-        return Finding("wal_content", "ok", what, "" if wal is None else "`--deep` checks them.")
-    if wal.page_size == 0 or (wal.frames and not wal.valid):
+    if wal is None:
+        return Finding("wal_content", "ok", "the WAL is empty")
+    if wal.in_use:
+        what = "the WAL is being written to, and could not be checked"
+        return Finding("wal_content", "note", what, "Try again when less is written.")
+    if not wal.header_ok:
         return Finding(
             "wal_content",
             "fault",
@@ -242,6 +244,9 @@ def judge_wal_content(wal: WalFile | None) -> Finding:
             "Copy the file and its WAL away. Compare with a head that was kept elsewhere: "
             "`carstore verify --head`. Restore a backup, or go on with what is left.",
         )
+    if not wal.checked:
+        what = f"not checked: {wal.frames:,} pages"
+        return Finding("wal_content", "ok", what, "`--deep` checks them.")
     if wal.commits_lost:
         return Finding(
             "wal_content",

@@ -15,7 +15,7 @@ from carstore.codec import Encoded, encode, with_prev
 from carstore.errors import InvalidEvent
 from carstore.events import Event, LeaseGranted, LeaseReleased, LeaseRenewed, LogEpochStarted
 from carstore.log import MAX_APPEND_EVENTS, NOTHING, Appended, Entry, Expect
-from carstore.names import RunId, StreamName
+from carstore.names import RunId, StreamName, is_storable
 from carstore.redaction import Redaction
 
 MAX_TTL_US = 2**60
@@ -111,14 +111,11 @@ def _names_of(expect: Expect) -> Iterable[object]:
 
 
 def check_names(path: str, names: Iterable[object]) -> None:
-    """Refuse names that SQLite would take for others, or not give back: a NUL ends a text for some
-    of its functions, and half a surrogate pair is not UTF-8."""
+    """Refuse names that SQLite would take for others, or not give back."""
     for name in names:
         if not isinstance(name, str):
             raise InvalidEvent("append", path, f"{name!r:.80} is not a string")
-        if name.isprintable():
-            continue
-        if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        if not is_storable(name):
             raise InvalidEvent("append", path, f"{name!r:.80} holds a NUL or half a surrogate pair")
 
 

@@ -62,11 +62,23 @@ WHERE EXISTS (SELECT 1 FROM blobs WHERE hash = k.value)
 -- name: blobs
 SELECT hash, body FROM blobs WHERE hash IN (SELECT value FROM json_each(?));
 
+-- Those of the hashes in a JSON list that are there.
+-- name: present_blobs
+SELECT hash FROM blobs WHERE hash IN (SELECT value FROM json_each(?));
+
 -- name: blob_infos
 SELECT hash, length(body), length(nonce) > 0 FROM blobs ORDER BY length(body) DESC, hash;
 
 -- name: has_blobs
 SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'blobs';
+
+-- The names that are sensitive, as far as the file says so, oldest first.
+-- name: redaction_names
+SELECT n.value
+FROM streams AS s CROSS JOIN events AS e ON e.stream_id = s.stream_id
+CROSS JOIN json_each(e.data, '$.names') AS n
+WHERE s.name = 'redaction' AND e.kind = 'redaction_declared' AND n.type = 'text'
+ORDER BY e.version, n.key;
 
 -- Reading, a page at a time: positions after :after, at most :until, kinds in the JSON list :kinds
 -- (null: all).

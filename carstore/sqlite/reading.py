@@ -10,6 +10,7 @@ from carstore.log import Recorded
 from carstore.names import (
     RunId,
     StreamName,
+    check_kinds,
     inbox_stream,
     lease_stream,
     run_lease,
@@ -28,7 +29,12 @@ _DATA = itemgetter(Recorded._fields.index("data"))
 def wanted_of(
     kinds: Collection[str] | None, stream: StreamName | None = None, run: RunId | None = None
 ) -> dict[str, object]:
-    """Parameters of the statements that read pages."""
+    """Parameters of the statements that read pages.
+
+    Raises:
+        TypeError: `kinds` is a text.
+    """
+    check_kinds(kinds)
     wanted: dict[str, object] = {"kinds": None if kinds is None else json.dumps(sorted(kinds))}
     if stream is not None:
         wanted["stream"], wanted["streams"] = stream, json.dumps([stream])

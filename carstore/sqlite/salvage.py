@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import islice
 from typing import TypeAlias
 
@@ -79,7 +80,8 @@ def salvage(
 
     Args:
         open_runs: says of a run whether it is unfinished; `engine.held.open_run`.
-        leftover: is handed what could be read and is not trusted.
+        leftover: is handed what could be read and is not trusted, when the new file is made. What
+            it raises passes through.
 
     Raises:
         NotFound, AlreadyThere: there is no such file; there is one of the new name.
@@ -94,18 +96,20 @@ def salvage(
         raise CannotOpen(origin, "this process may not read it", "Ask its owner for the right.")
     check_not_open_here(origin)
     tell = progress or _silent
-    with placed(path) as place, best_proof(origin, tell) as proof:
-        with new_file(place.part) as made:
-            copy = _Copy(proof, made)
-            copy.run(tell)
-            if copy.head == BEGINNING:
-                reason = copy.problem.message if copy.problem else "there are no events"
-                raise CopyFailed(place.name, f"nothing of {origin} can be trusted: {reason}")
-            values, lost = copy.values()
-        life = _begun(place.part, place.name, origin, open_runs, clock, processes)
-        check(place.part, place.name, origin, copy.head, tell)
-        place.finish()
-        untrusted = 0
+    untrusted = 0
+    with ExitStack() as until_the_end:
+        with placed(path) as place:
+            proof = until_the_end.enter_context(best_proof(origin, tell))
+            with new_file(place.part) as made:
+                copy = _Copy(proof, made)
+                copy.run(tell)
+                if copy.head == BEGINNING:
+                    reason = copy.problem.message if copy.problem else "there are no events"
+                    raise CopyFailed(place.name, f"nothing of {origin} can be trusted: {reason}")
+                values, lost = copy.values()
+            life = _begun(place.part, place.name, origin, open_runs, clock, processes)
+            check(place.part, place.name, origin, copy.head, tell)
+            place.finish()
         if copy.problem is not None:
             untrusted = _tell_rest(proof.source, copy.head.position, leftover, tell)
     return Salvaged(
@@ -138,7 +142,7 @@ def _begun(
             connection,
             name,
             cause="salvaged",
-            origin_path=origin,
+            origin_path=os.path.abspath(origin),
             open_runs=open_runs,
             clock=clock or SystemClock(),
             holder=(processes or SystemProcesses()).current("carstore salvage"),

@@ -11,7 +11,7 @@ import aiosqlite
 from attrs import frozen
 
 from carstore.consumer import Cursor
-from carstore.errors import NotFound
+from carstore.errors import NotFound, TransactionEnded
 from carstore.log import Recorded
 from carstore.sqlite.database import BUSY_TIMEOUT_MS, translate
 from carstore.sqlite.jobs import JobConnection, open_connection, run_job
@@ -19,15 +19,15 @@ from carstore.sqlite.statements import SQL
 
 Apply = Callable[[sqlite3.Connection, Recorded], None]
 
-_OURS = "-- the consumer's own\n"
-"""Begins our statements that begin and end transactions: so the connection, which keeps statements
-it has met, does not take the same one of `apply` for allowed."""
-
 _Result = TypeVar("_Result")
 
 
 class _SinkConnection(JobConnection):
-    """Refuses to begin or end a transaction while `apply` has it."""
+    """Refuses to begin or end a transaction while `apply` has it; and everything, should SQLite
+    have ended it: what is written after that would be kept without the cursor.
+
+    It is asked when a statement is prepared, so none may be kept prepared from before.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -35,9 +35,14 @@ class _SinkConnection(JobConnection):
         self.set_authorizer(self._authorize)
 
     def _authorize(self, action: int, *_: str | None) -> int:
-        if self.is_lent and action == sqlite3.SQLITE_TRANSACTION:
+        if self.is_lent and (action == sqlite3.SQLITE_TRANSACTION or not self.in_transaction):
             return sqlite3.SQLITE_DENY
         return sqlite3.SQLITE_OK
+
+    def close(self) -> None:
+        if self.is_lent:
+            raise sqlite3.ProgrammingError("the connection is the consumer's, which closes it")
+        super().close()
 
 
 @frozen
@@ -97,7 +102,9 @@ async def open_sink(path: str | os.PathLike[str], *, log: str) -> SqliteSink:
     name = _checked(path, log)
     uri = f"file:{quote_uri(name)}?mode=rwc"
     try:
-        connection = await open_connection(uri, BUSY_TIMEOUT_MS, _SinkConnection)
+        connection = await open_connection(
+            uri, BUSY_TIMEOUT_MS, _SinkConnection, cached_statements=0
+        )
     except sqlite3.Error as error:
         raise translate(error, name, BUSY_TIMEOUT_MS) from error
     sink = SqliteSink(name, connection)
@@ -111,7 +118,10 @@ async def open_sink(path: str | os.PathLike[str], *, log: str) -> SqliteSink:
 
 def _checked(path: str | os.PathLike[str], log: str) -> str:
     name = os.path.abspath(path)
-    if os.path.realpath(name) == os.path.realpath(log):
+    is_log = os.path.realpath(name) == os.path.realpath(log)
+    if not is_log and os.path.exists(name) and os.path.exists(log):
+        is_log = os.path.samefile(name, log)  # by a hard link
+    if is_log:
         raise ValueError(f"{name} is the log itself; a consumer keeps its rows in another file")
     folder = os.path.dirname(name)
     if not os.path.isdir(folder):
@@ -143,24 +153,31 @@ def _apply(
     seen: Cursor | None,
     to: Cursor,
 ) -> Cursor | _Raised | None:
-    connection.execute(f"{_OURS}BEGIN IMMEDIATE")
+    connection.execute("BEGIN IMMEDIATE")
     try:
         found = _load(connection, consumer)
         if found != seen:
-            connection.execute(f"{_OURS}ROLLBACK")
+            connection.execute("ROLLBACK")
             return found
         connection.execute(SQL["move_cursor"], (consumer, to.log_id, to.position, to.hash))
-        raised = _apply_each(connection, batch, apply)
-        connection.execute(f"{_OURS}{'ROLLBACK' if raised else 'COMMIT'}")
+        raised = _apply_each(connection, consumer, batch, apply)
+        if raised is None:
+            connection.execute("COMMIT")
+            return to
     except BaseException:
-        if connection.in_transaction:
-            connection.execute(f"{_OURS}ROLLBACK")
+        _undo(connection)
         raise
-    return raised or to
+    _undo(connection)
+    return raised
+
+
+def _undo(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _apply_each(
-    connection: sqlite3.Connection, batch: Sequence[Recorded], apply: Apply
+    connection: sqlite3.Connection, consumer: str, batch: Sequence[Recorded], apply: Apply
 ) -> _Raised | None:
     assert isinstance(connection, _SinkConnection)
     connection.is_lent = True
@@ -170,7 +187,11 @@ def _apply_each(
                 apply(connection, recorded)
             except Exception as error:  # noqa: BLE001 - it is raised where `apply` came from
                 error.add_note(f"while event {recorded.position}, {recorded.kind}, was applied")
+                if not connection.in_transaction:
+                    error.add_note(TransactionEnded.cause)
                 return _Raised(error)
+            if not connection.in_transaction:
+                return _Raised(TransactionEnded(consumer, recorded.position, recorded.kind))
     finally:
         connection.is_lent = False
     return None

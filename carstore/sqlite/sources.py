@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from attrs import define
 
-from carstore.chain import GENESIS, frame, link
+from carstore.chain import GENESIS, hash_of_columns
 from carstore.errors import SchemaTooNew
 from carstore.origin import Progress
 from carstore.sqlite import wal
@@ -177,13 +177,7 @@ class ByPages:
 
 def _is_hashed(row: Record) -> bool:
     """Whether a row is the one its hash was made for."""
-    (position, stream, version, kind, schema_version, recorded_at, run_id, scope, key, fence, token,
-     data, prev_hash, digest, _) = row  # fmt: skip
-    texts = (stream, kind, data, prev_hash)
-    if not all(isinstance(text, str) for text in texts) or not all(
-        text is None or isinstance(text, str) for text in (run_id, scope, key, fence)
-    ):
+    try:
+        return bool(hash_of_columns(row) == row[13])
+    except TypeError:
         return False
-    covered = frame(stream, kind, schema_version, run_id, scope, key, data)
-    found = link(prev_hash, position, version, recorded_at, fence, token, covered)
-    return bool(found == digest)

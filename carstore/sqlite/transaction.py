@@ -299,8 +299,6 @@ class Transaction:
             rows = [(blob.hash, blob.nonce, blob.body) for blob in self.blobs.values()]
             self.connection.executemany(SQL["insert_blob"], rows)
             self.blobs.clear()
-        if self.forgets:
-            self.connection.execute("PRAGMA secure_delete = ON")
         self.connection.executemany(SQL["insert_event"], self.rows)
         self.rows.clear()
         self.forgets = False

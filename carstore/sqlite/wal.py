@@ -34,6 +34,10 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024
 """What is left of the file of a WAL that somebody held back, once it begins anew: four times the
 size at which it is emptied, so that it is not cut and extended all the time."""
 
+TRUNCATE_WAIT_MS = 400
+"""How long the WAL's last readers are waited for when it is to be cut, and all writers with them:
+a page of events is read in a tenth of that."""
+
 LOOK_SECONDS = 0.02
 """How often appends look at how long the WAL is: 30 microseconds each time."""
 
@@ -86,11 +90,18 @@ class Turns:
         finally:
             self._lock.release()
 
-    def truncate(self, connection: sqlite3.Connection) -> None:
-        """Copy the WAL into the file and cut it to nothing, waiting for readers as for any lock."""
+    def truncate(self, connection: sqlite3.Connection) -> bool:
+        """Copy the WAL into the file and cut it to nothing. Returns whether nobody was in the way
+        for longer than `TRUNCATE_WAIT_MS`; meanwhile nobody can write."""
         with self._lock:
             self._moved = None
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
+            connection.execute(f"PRAGMA busy_timeout = {min(usual, TRUNCATE_WAIT_MS)}")
+            try:
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {usual}")
+            return bool(busy == 0)
 
 
 _turns: "WeakValueDictionary[tuple[int, int], Turns]" = WeakValueDictionary()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from operator import mul
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from carstore.sqlite.locks import Lock, process_name
 
@@ -25,6 +25,9 @@ WAL_HEADER, FRAME_HEADER, _INDEX_HEADER = 32, 24, 136
 _MAGIC = {0x377F0682: "<", 0x377F0683: ">"}
 """Of the WAL, by the byte order of its checksums."""
 _WORD = 2**32
+
+_TRIES = 3
+"""A WAL that somebody writes to is read so often before it is left unchecked."""
 
 
 @frozen(kw_only=True)
@@ -40,7 +43,15 @@ class WalFile:
     commits_lost: int
     """Transactions that end behind the first damaged frame, in frames that are whole."""
     checked: bool
-    """Whether the checksums were looked at; else `valid` is `frames`."""
+    """Whether the checksums of the frames were looked at; else `valid` is `frames`."""
+    header_ok: bool = True
+    """SQLite ignores all of a WAL whose header is not as it was written."""
+    in_use: bool = False
+    """Somebody wrote to it each time it was read, so that what looks damaged may not be."""
+
+    @property
+    def looks_damaged(self) -> bool:
+        return not self.header_ok or self.valid < self.frames or self.commits_lost > 0
 
 
 @frozen(kw_only=True)
@@ -53,6 +64,8 @@ class WalIndex:
     """Those that a checkpoint has copied into the database."""
     marks: tuple[int | None, ...]
     """For each of the readers' locks, the last frame that its holders may see; None: unused."""
+    salts: bytes = b""
+    """Of the round that the WAL is in; they stand in its header and in each of its frames."""
 
     @classmethod
     def parse(cls, data: bytes) -> "WalIndex | None":
@@ -65,6 +78,7 @@ class WalIndex:
             frames=frames,
             backfilled=backfilled,
             marks=tuple(None if mark == _UNUSED_MARK else mark for mark in marks),
+            salts=data[32:40],
         )
 
 
@@ -91,6 +105,9 @@ def read_wal(path: str, max_checked: int) -> WalFile | None:
     """The WAL of the database `path`, unless it is empty. Checksums are looked at if it has no more
     than `max_checked` frames.
 
+    It may begin anew, or grow, while it is read, which then looks like damage. So damage counts if
+    it lies in what was committed before, or is found a second time.
+
     Raises:
         OSError
     """
@@ -99,13 +116,24 @@ def read_wal(path: str, max_checked: int) -> WalFile | None:
     except FileNotFoundError:
         return None
     try:
-        return _read_wal(wal, max_checked)
+        before = None
+        for _ in range(_TRIES):
+            index, header = read_index(path), os.pread(wal, WAL_HEADER, 0)
+            found = _read_wal(wal, header, max_checked)
+            if found is None or not found.looks_damaged:
+                return found
+            committed = index.frames if index and index.salts == header[16:24] else 0
+            is_same_round = os.pread(wal, WAL_HEADER, 0) == header
+            if is_same_round and (found.valid < committed or found == before):
+                return found
+            before = found
+        return None if before is None else evolve(before, in_use=True)
     finally:
         os.close(wal)
 
 
-def _read_wal(wal: int, max_checked: int) -> WalFile | None:
-    size, header = os.fstat(wal).st_size, os.pread(wal, WAL_HEADER, 0)
+def _read_wal(wal: int, header: bytes, max_checked: int) -> WalFile | None:
+    size = os.fstat(wal).st_size
     if size == 0:
         return None
     order = None
@@ -113,7 +141,15 @@ def _read_wal(wal: int, max_checked: int) -> WalFile | None:
         magic, _, page_size = struct.unpack(">3I", header[:12])
         order = _MAGIC.get(magic)
     if order is None or not 512 <= page_size <= 65536 or page_size & (page_size - 1):
-        return WalFile(bytes=size, page_size=0, frames=0, valid=0, commits_lost=0, checked=True)
+        return WalFile(
+            bytes=size,
+            page_size=0,
+            frames=0,
+            valid=0,
+            commits_lost=0,
+            checked=True,
+            header_ok=False,
+        )
     frame_size = FRAME_HEADER + page_size
     possible = range((size - WAL_HEADER) // frame_size)
 
@@ -121,8 +157,11 @@ def _read_wal(wal: int, max_checked: int) -> WalFile | None:
         return os.pread(wal, 8, WAL_HEADER + frame * frame_size + 8) != header[16:24]
 
     frames = bisect_left(possible, x=True, key=is_of_old)
+    header_ok = _checksum(order, (0, 0), header[:24]) == struct.unpack(">2I", header[24:])
     valid, lost, checked = frames, 0, frames <= max_checked
-    if checked:
+    if not header_ok:
+        valid = 0
+    elif checked:
         bodies = (os.pread(wal, frame_size, WAL_HEADER + n * frame_size) for n in possible)
         valid, lost = _check(header, order, bodies)
     return WalFile(
@@ -132,6 +171,7 @@ def _read_wal(wal: int, max_checked: int) -> WalFile | None:
         valid=valid,
         commits_lost=lost,
         checked=checked,
+        header_ok=header_ok,
     )
 
 
@@ -142,9 +182,7 @@ def _check(header: bytes, order: str, frames: Iterator[bytes]) -> tuple[int, int
     behind a damaged one can still be told to be whole, and not left over from an earlier round.
     """
     valid, lost, broken = 0, 0, False
-    before = _checksum(order, (0, 0), header[:24])
-    if before != struct.unpack(">2I", header[24:32]):
-        return 0, 0
+    before = struct.unpack(">2I", header[24:])
     for body in frames:
         found: tuple[int, int] = struct.unpack_from(">2I", body, 16)
         of_this_round = body[8:16] == header[16:24]

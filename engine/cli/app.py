@@ -44,7 +44,7 @@ COMMANDS = {
     "rebuild": Place("engine.cli.rebuild", "rebuild", "Make views anew from the log."),
     "doctor": Place("engine.cli.doctor", "doctor", "Look at the file and its surroundings."),
     "salvage": Place("engine.cli.salvage", "salvage", "Copy what is proven of a damaged file."),
-    "head": Place("engine.cli.check", "head", "Print position and hash of the newest event."),
+    "head": Place("engine.cli.head", "head", "Print position and hash of the newest event."),
     "blobs": Place("engine.cli.blobs", "blobs", "List the values that are kept beside the log."),
     "forget": Place("engine.cli.blobs", "forget", "Delete a value for good, and record that."),
     "backup": Place("engine.cli.copies", "backup", "Copy a database while it is in use."),

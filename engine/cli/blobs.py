@@ -7,8 +7,10 @@ from carstore.blobs import BlobInfo, references_in_text
 from carstore.errors import NotFound
 from carstore.names import Json, RunId, Scope, StateKey
 from engine.cli.errors import BadUsage
+from engine.cli.exits import Exit
 from engine.cli.options import command_line, database, json_option, reading
-from engine.cli.screen import print_json, table, text, write
+from engine.cli.screen import print_json, say, table, text, write
+from engine.cli.sharing import check_not_shared
 from engine.cli.stopping import run_stoppable
 from engine.propose import check_run_id
 
@@ -64,7 +66,10 @@ def _json(info: BlobInfo) -> Json:
 @click.option("--run", metavar="RUN", help="All values that the events of this run refer to.")
 @click.option("--key", metavar="KEY", help="All values that this state key ever had.")
 @click.option("--scope", metavar="SCOPE", default="main", help="Of the key (main).")
-@click.option("--reason", metavar="TEXT", required=True, help="Why; it is recorded.")
+@click.option("--shared", is_flag=True, help="Also what other runs or keys refer to.")
+@click.option("--scrub", is_flag=True, help="Only wipe what an earlier forget had to leave.")
+@click.option("--rewrite", is_flag=True, help="Also write the whole file anew; takes its time.")
+@click.option("--reason", metavar="TEXT", help="Why; it is recorded.")
 @click.option("--by", metavar="NAME", default="somebody", help="Who asks for it; it is recorded.")
 @json_option
 def forget(
@@ -73,26 +78,59 @@ def forget(
     run: str | None,
     key: str | None,
     scope: str,
-    reason: str,
+    shared: bool,
+    scrub: bool,
+    rewrite: bool,
+    reason: str | None,
     by: str,
     as_json: bool,
-) -> None:
+) -> int:
     """Delete values of DB that are kept beside the log, for good.
 
     Name one by the beginning of its HASH, or all of a run, or all of a state key. The events that
     refer to them stay, and so does the chain of hashes. Copies of the file that were made before
     still hold the values.
     """
-    if sum(given is not None for given in (blob, run, key)) != 1:
-        raise BadUsage("[HASH]", "give one of HASH, --run RUN and --key KEY")
-    run_id = None if run is None else check_run_id(run)
-    state_key = None if key is None else (Scope(scope), StateKey(key))
-    gone = run_stoppable(_forget(database, blob, run_id, state_key, reason, by))
+    given = [one for one in (blob, run, key) if one is not None]
+    gone: list[str] = []
+    if scrub:
+        if given:
+            raise BadUsage("--scrub", "give no value with it: it forgets none")
+        is_wiped = run_stoppable(_scrub(database, rewrite=rewrite))
+    else:
+        if len(given) != 1:
+            raise BadUsage("[HASH]", "give one of HASH, --run RUN and --key KEY")
+        if reason is None:
+            raise BadUsage("--reason", "say why; it is recorded")
+        run_id = None if run is None else check_run_id(run)
+        state_key = None if key is None else (Scope(scope), StateKey(key))
+        doing = _forget(database, blob, run_id, state_key, reason, by, shared=shared)
+        gone, is_wiped = run_stoppable(doing)
+        if rewrite:
+            is_wiped = run_stoppable(_scrub(database, rewrite=True))
+    _tell(gone, is_wiped=is_wiped, as_json=as_json)
+    if not is_wiped:
+        again = command_line("forget", database, "--scrub")
+        say(
+            "What was forgotten is still in the WAL, because another process reads from it; run "
+            f"`{again}` when that has ended. `{command_line('doctor', database)}` tells who reads."
+        )
+    return Exit.DONE if is_wiped else Exit.FAILED
+
+
+def _tell(gone: list[str], *, is_wiped: bool, as_json: bool) -> None:
     if as_json:
-        print_json([{"hash": one} for one in gone])
+        print_json({"forgotten": list(gone), "wal_emptied": is_wiped})
         return
     for one in gone:
         write(f"forgotten: {one}")
+    if is_wiped and not gone:
+        write("The WAL is empty: nothing is left of what was forgotten.")
+
+
+async def _scrub(path: str, *, rewrite: bool) -> bool:
+    async with connect(path, create=False, instance="carstore command line") as store:
+        return await store.blobs.scrub(rewrite=rewrite)
 
 
 async def _forget(
@@ -102,15 +140,19 @@ async def _forget(
     key: tuple[Scope, StateKey] | None,
     reason: str,
     by: str,
-) -> list[str]:
+    *,
+    shared: bool,
+) -> tuple[list[str], bool]:
+    """The hashes of what was forgotten, and whether nothing is left of it."""
     async with connect(path, create=False, instance="carstore command line") as store:
         if prefix is not None:
             wanted = {await _named(store, prefix)}
         else:
             wanted = await _referred(store, run, key)
-        for one in sorted(wanted):
-            await store.blobs.forget(one, reason=reason, by=by)
-        return sorted(wanted)
+            if not shared:
+                await check_not_shared(store, wanted, run, key)
+        is_wiped = await store.blobs.forget(*wanted, reason=reason, by=by)
+        return sorted(wanted), is_wiped
 
 
 async def _referred(

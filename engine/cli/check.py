@@ -1,4 +1,4 @@
-"""`carstore verify` and `head`: whether the file holds what was written to it."""
+"""`carstore verify`: whether the file holds what was written to it."""
 
 import re
 from collections.abc import Sequence
@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 import click
+from attrs import evolve
 
 from carstore.errors import CarstoreError, CorruptLog, NotADatabase, StoreFailed, UnknownEvent
 from carstore.log import Head
 from carstore.names import Json, Position
+from carstore.origin import Progress
+from carstore.sqlite.proven import best_proof
 from carstore.sqlite.verify import verify as verify_log
 from carstore.sqlite.verify import verify_file
 from carstore.store import Store
@@ -25,7 +28,7 @@ from projections import View, compare
 from projections.search_index import NAME as SEARCH
 from projections.search_rebuild import compare_search
 
-__all__ = ["head", "verify"]
+__all__ = ["verify"]
 
 _HEAD = re.compile(r"(\d{1,19})[: ]([0-9a-f]{64})\Z")
 
@@ -57,7 +60,8 @@ def verify(database: str, known: str | None, views_file: str | None, as_json: bo
     if found.ok:
         write(f"ok: {found.head.position:,} events, head {found.head.position} {found.head.hash}")
         return Exit.DONE
-    write(f"{len(found.problems):,} problems")
+    count = len(found.problems)
+    write(f"{count:,} problem{'' if count == 1 else 's'}")
     return Exit.FAILED
 
 
@@ -72,9 +76,29 @@ async def _verify(path: str, known: Head | None, views: Sequence[View[Any, Any]]
             return verify_file(path, head=known, progress=progress)
         except NotADatabase:
             found = verify_file(path, head=known, progress=progress)
-            if found.head.position == 0:
+            if found.head.position > 0:
+                return found  # it is one, but for its mark
+            count = _events_in_pages(path, lambda _, at, last: progress(at, last))
+            if count == 0:
                 raise
-            return found  # it is one, but for its mark
+            message = (
+                f"its pages hold {count:,} events, proven from the first on; `carstore salvage` "
+                "looks through them and copies what it finds"
+            )
+            return evolve(found, problems=(*found.problems, Problem(None, "unreadable", message)))
+
+
+def _events_in_pages(path: str, progress: Progress) -> int:
+    """How many events stand, proven, in the pages of a file that SQLite takes for none of its own.
+
+    Raises:
+        SchemaTooNew, UnknownEvent: a newer carstore wrote it.
+    """
+    try:
+        with best_proof(path, progress) as proof:
+            return proof.count
+    except OSError:
+        return 0
 
 
 async def _verify_views(store: Store, views: Sequence[View[Any, Any]]) -> list[Problem]:
@@ -116,23 +140,3 @@ def _json(found: Verification) -> Json:
             for one in found.problems
         ],
     }
-
-
-@click.command()
-@database
-@json_option
-def head(database: str, as_json: bool) -> None:
-    """Print position and hash of the newest event.
-
-    Kept elsewhere, it lets `carstore verify --head` prove later that nothing up to it was lost.
-    """
-    found = run_stoppable(_head(database))
-    if as_json:
-        print_json({"position": found.position, "hash": found.hash})
-    else:
-        write(f"{found.position} {found.hash}")
-
-
-async def _head(path: str) -> Head:
-    async with reading(path) as store:
-        return await store.log.head()

@@ -1,14 +1,16 @@
 """`carstore backup`, `restore`, `fork`, `export` and `import`: copies of a whole log."""
 
+import io
 import sys
+from collections.abc import Callable
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import click
 
 from carstore import copies
 from carstore.names import Json
-from carstore.origin import Copied
+from carstore.origin import Copied, Life
 from engine.cli.errors import BadUsage
 from engine.cli.leaving import silence
 from engine.cli.meter import Meter
@@ -17,10 +19,13 @@ from engine.cli.screen import print_json, say, write
 from engine.cli.stopping import run_stoppable
 from engine.held import open_run
 
-__all__ = ["Steps", "backup", "export", "fork", "import_", "restore"]
+__all__ = ["Steps", "backup", "export", "fork", "import_", "restore", "tell_held"]
 
 STANDARD = "-"
 """For a file: standard output, or input."""
+
+_POSITION = click.IntRange(1, 2**63 - 1)
+"""Of an event. SQLite has no larger integers."""
 
 _new = click.argument("new", metavar="NEW", type=click.Path())
 _force = click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -62,7 +67,7 @@ def restore(copy: str, new: str, as_json: bool) -> None:
 @_new
 @click.option(
     "--at",
-    type=click.IntRange(min=1),
+    type=_POSITION,
     metavar="N",
     required=True,
     help="The last position that NEW has in common with DB.",
@@ -82,9 +87,7 @@ def fork(database: str, new: str, at: int, as_json: bool) -> None:
 @click.command()
 @database
 @click.argument("file", metavar="FILE", type=click.Path())
-@click.option(
-    "--at", type=click.IntRange(min=1), metavar="N", help="Only the events up to position N."
-)
+@click.option("--at", type=_POSITION, metavar="N", help="Only the events up to position N.")
 @_force
 @json_option
 def export(database: str, file: str, at: int | None, force: bool, as_json: bool) -> None:
@@ -119,13 +122,25 @@ def import_(file: str, new: str, as_json: bool) -> None:
     own, as after `carstore restore`.
     """
     with Steps() as steps:
-        source: str | BinaryIO = sys.stdin.buffer if file == STANDARD else file
-        made = run_stoppable(copies.import_(source, new, open_runs=open_run, progress=steps))
+        made = run_stoppable(copies.import_(_input(file), new, open_runs=open_run, progress=steps))
     _tell(made, as_json=as_json)
 
 
+def _input(file: str) -> str | BinaryIO:
+    return _unbuffered(sys.stdin.buffer, "rb") if file == STANDARD else file
+
+
 def _output(file: str) -> str | BinaryIO:
-    return sys.stdout.buffer if file == STANDARD else file
+    return _unbuffered(sys.stdout.buffer, "wb") if file == STANDARD else file
+
+
+def _unbuffered(stream: BinaryIO, mode: Literal["rb", "wb"]) -> BinaryIO:
+    """The file behind a stream of which nothing was used so far; the stream itself if there is no
+    such file."""
+    try:
+        return open(stream.fileno(), mode, buffering=0, closefd=False)
+    except io.UnsupportedOperation:
+        return stream
 
 
 def _tell(made: Copied, *, as_json: bool) -> None:
@@ -135,16 +150,21 @@ def _tell(made: Copied, *, as_json: bool) -> None:
         write(_line(f"Made {made.path}", made))
         if made.life is not None:
             write(f"It is log {made.life.log_id}, epoch {made.life.epoch}.")
-    if made.life is None or not made.life.held:
+    if made.life is not None:
+        tell_held(made.path, made.life, say if as_json else write)
+
+
+def tell_held(path: str, life: Life, tell: Callable[[str], None]) -> None:
+    """Tell of the runs that wait in a log that was just made, and what to do."""
+    if not life.held:
         return
-    tell = say if as_json else write
-    count = len(made.life.held)
+    count = len(life.held)
     runs = "1 run was" if count == 1 else f"{count:,} runs were"
     tell(
         f"{runs} not finished. The origin may go on there, so here nothing is called until you "
         "accept that this copy goes on too."
     )
-    tell(f"Next: {command_line('resume', made.path)}")
+    tell(f"Next: {command_line('resume', path)}")
 
 
 def _line(what: str, made: Copied) -> str:

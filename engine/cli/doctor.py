@@ -8,22 +8,19 @@ import click
 
 from carstore import Store
 from carstore.errors import CarstoreError
-from carstore.events import RunPaused
 from carstore.names import Json, RunId
 from carstore.sqlite.doctor import examine
-from carstore.sqlite.findings import Finding
+from carstore.sqlite.findings import MAX_NAMED, Finding, named
 from engine.cli.exits import Exit
 from engine.cli.options import command_line, database, json_option, reading
 from engine.cli.runs import driver_of
 from engine.cli.screen import print_json, show, text, write
 from engine.cli.stopping import run_stoppable
+from engine.held import is_held
 from projections import RUNS, Standing, rows, standings
-from projections.tables import table_names
+from projections.kept import table_names
 
 __all__ = ["doctor", "judge_runs", "judge_tables", "judge_views"]
-
-MAX_NAMED = 5
-"""Things of a kind that are named; the others are counted."""
 
 FAR_BEHIND = 100_000
 """Events a view is behind that take a while, about two seconds, when somebody asks for it."""
@@ -92,17 +89,9 @@ async def _unfinished(store: Store) -> dict[str, list[str]]:
             driver = await driver_of(store, run.run_id, run.status)
             found["stopped" if driver is None else "driven"].append(run.run_id)
         elif run.status == "waiting":
-            found["held" if await _is_held(store, run.run_id) else "waiting"].append(run.run_id)
+            is_copy = await is_held(store, RunId(run.run_id))
+            found["held" if is_copy else "waiting"].append(run.run_id)
     return found
-
-
-async def _is_held(store: Store, run_id: str) -> bool:
-    """Whether a run that waits does so since the file is a copy."""
-    reason = None
-    async for recorded in store.log.read(run=RunId(run_id), kinds=[RunPaused.kind]):
-        assert isinstance(recorded.event, RunPaused)
-        reason = recorded.event.reason
-    return reason == "copied"
 
 
 def judge_runs(path: str, unfinished: dict[str, list[str]]) -> Finding:
@@ -112,14 +101,17 @@ def judge_runs(path: str, unfinished: dict[str, list[str]]) -> Finding:
     )
     parts, todo = [], []
     if stopped:
-        parts.append(f"stopped in the middle: {_named(stopped)}")
+        parts.append(f"stopped in the middle: {named(stopped)}")
         todo.append(command_line("resume", path, "--tools", "FILE_OR_MODULE"))
     if waiting:
-        parts.append(f"waiting for a person: {_named(waiting)}")
+        parts.append(f"waiting for a person: {named(waiting)}")
         todo.append(command_line("doubts", path))
     if held:
-        parts.append(f"held, since the file is a copy: {_named(held)}")
-        todo.append(command_line("resume", path, "RUN", "--accept-copy"))
+        parts.append(f"held, since the file is a copy: {named(held)}")
+        runs = held if len(held) <= MAX_NAMED else []  # none named: all that have not finished
+        todo.append(
+            command_line("resume", path, *runs, "--tools", "FILE_OR_MODULE", "--accept-copy")
+        )
     if not parts:
         return Finding("runs", "ok", f"{len(driven)} under way, none stopped or waiting")
     return Finding("runs", "note", "; ".join(parts), "; ".join(todo))
@@ -131,11 +123,11 @@ def judge_views(path: str, found: Sequence[Standing]) -> Finding:
     damaged = [one.name for one in known if one.status == "damaged"]
     if damaged:
         todo = [command_line("rebuild", path, "--view", name) for name in damaged[:MAX_NAMED]]
-        what = f"the stored rows cannot be used of: {_named(damaged)}"
+        what = f"the stored rows cannot be used of: {named(damaged)}"
         return Finding("views", "warning", what, "; ".join(todo))
     stopped = {one.name: one.stopped_by for one in known if one.stopped_by is not None}
     if stopped:
-        what = f"they cannot go on: {_named(list(stopped))}"
+        what = f"they cannot go on: {named(list(stopped))}"
         event = next(iter(stopped.values()))
         return Finding("views", "warning", what, event.message)
     behind = [
@@ -144,7 +136,7 @@ def judge_views(path: str, found: Sequence[Standing]) -> Finding:
         if one.status in ("complete", "building") and (one.behind or 0) > FAR_BEHIND
     ]
     if behind:
-        what = f"far behind, so that the next who asks for them waits: {_named(behind)}"
+        what = f"far behind, so that the next who asks for them waits: {named(behind)}"
         return Finding("views", "note", what, command_line("rebuild", path))
     stored = sum(one.status != "not stored" for one in known)
     return Finding("views", "ok", f"{stored} of {len(known)} are stored, none is far behind")
@@ -155,7 +147,7 @@ def judge_tables(path: str, names: Sequence[str]) -> Finding:
     left = list(_left_over(names))
     if not left:
         return Finding("tables", "ok", "no rebuild has left anything")
-    what = f"left of a rebuild that is under way, or was killed: {_named(left)}"
+    what = f"left of a rebuild that is under way, or was killed: {named(left)}"
     return Finding("tables", "note", what, f"{command_line('rebuild', path)} removes them.")
 
 
@@ -163,8 +155,3 @@ def _left_over(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         if _LEFT_OVER.match(name):
             yield name
-
-
-def _named(things: Sequence[str]) -> str:
-    more = f" and {len(things) - MAX_NAMED} more" if len(things) > MAX_NAMED else ""
-    return ", ".join(things[:MAX_NAMED]) + more

@@ -25,7 +25,7 @@ from engine.cli.origin import (
     origin_option,
 )
 from engine.cli.person import person
-from engine.cli.result import resolve_command, resume_command, tell_next
+from engine.cli.result import next_answer, resume_command, tell_next
 from engine.cli.screen import Cell, print_json, table, text, write
 from engine.cli.stopping import run_stoppable
 from engine.doubts import Resolution
@@ -71,7 +71,7 @@ def _show(database: str, found: list[Doubt], there: Found | None, at: int | None
     table(titles, [_cells(doubt) for doubt in found])
     _show_there(database, found, there)
     if at is None:
-        write(f"Next: {resolve_command(database, found[0])}")
+        write(f"Next: {next_answer(database, found, there)}")
 
 
 def _show_there(database: str, found: list[Doubt], there: Found | None) -> None:

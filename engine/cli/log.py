@@ -13,9 +13,11 @@ from carstore.log import Recorded
 from carstore.names import Json, RunId, StreamName
 from engine.cli.errors import BadUsage
 from engine.cli.options import (
+    COUNT,
+    POSITION,
     check_at,
+    check_kinds,
     check_run,
-    checked_kinds,
     database,
     json_option,
     kind_option,
@@ -43,19 +45,19 @@ LOOK_BACK_EVENTS = 1_000
 @click.option("--agent", metavar="AGENT", help="Only events of this agent.")
 @click.option(
     "--after",
-    type=click.IntRange(min=0),
+    type=POSITION,
     default=0,
     metavar="N",
     help="Only events after position N.",
 )
 @click.option(
     "--at",
-    type=click.IntRange(min=0),
+    type=POSITION,
     metavar="N",
     help="Only events up to position N; with --follow, end there.",
 )
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N events.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N events.")
+@click.option("--tail", type=POSITION, metavar="N", help="Only the last N events.")
+@click.option("--limit", type=COUNT, metavar="N", help="At most N events.")
 @click.option("--follow", is_flag=True, help="Then wait for new events, until Ctrl-C.")
 @json_option
 def log(
@@ -80,7 +82,7 @@ def log(
         raise BadUsage("--stream", "together with --run: a run is a few streams already")
     wanted = Wanted(
         run=None if run is None else check_run_id(run),
-        kinds=checked_kinds(kinds),
+        kinds=kinds or None,
         stream=None if stream is None else StreamName(stream),
         agent=agent,
         after=after,
@@ -171,6 +173,7 @@ async def _print(
     path: str, wanted: Wanted, tail: int | None, limit: int | None, *, follow: bool, as_json: bool
 ) -> None:
     async with reading(path) as store:
+        await check_kinds(store, wanted.kinds or ())
         if wanted.run is not None:
             await check_run(store, wanted.run)
         if not follow:

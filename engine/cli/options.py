@@ -1,7 +1,7 @@
 """What several commands take, and how they open the file."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from projections import View
 
 __all__ = [
+    "COUNT",
+    "POSITION",
     "all_views",
     "at_option",
     "check_at",
+    "check_kinds",
     "check_run",
-    "checked_kinds",
     "command_line",
     "database",
     "json_option",
@@ -30,6 +32,12 @@ __all__ = [
     "tools",
     "views_option",
 ]
+
+POSITION = click.IntRange(0, 2**63 - 1)
+"""A place in a log. SQLite has no larger integers."""
+
+COUNT = click.IntRange(1, 2**63 - 2)
+"""How many of something; one more is looked for, to know whether there are more."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -50,7 +58,7 @@ def at_option(command: _Command) -> _Command:
     """`--at N`; to be checked with `check_at`."""
     return click.option(
         "--at",
-        type=click.IntRange(min=0),
+        type=POSITION,
         metavar="N",
         help="As of position N of the log, that event included.",
     )(command)
@@ -78,7 +86,7 @@ def all_views(views_file: str | None) -> "tuple[View[Any, Any], ...]":
 
 
 def kind_option(command: _Command) -> _Command:
-    """`--kind KIND`, as `kinds`; to be checked with `checked_kinds`."""
+    """`--kind KIND`, as `kinds`; to be checked with `check_kinds`."""
     return click.option(
         "--kind", "kinds", metavar="KIND", multiple=True, help="Only this kind; repeatable."
     )(command)
@@ -122,17 +130,23 @@ async def check_run(store: Store, run_id: RunId) -> None:
     raise NotFound("run", run_id, f"{command_line('runs', store.path)} lists them.")
 
 
-def checked_kinds(kinds: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The kinds asked for; None for all.
+async def check_kinds(store: Store, kinds: Collection[str]) -> None:
+    """Refuse a kind that neither this program nor the file has: it is mistyped.
 
     Raises:
-        BadUsage: one does not exist.
+        BadUsage: naming the nearest one.
     """
     for kind in kinds:
-        if kind not in KINDS:
-            reason = f"there is no kind of event {kind!r:.100}{suggestion(kind, KINDS)}"
-            raise BadUsage("--kind", reason)
-    return kinds or None
+        if kind not in KINDS and not await _has_kind(store, kind):
+            near = suggestion(kind, KINDS)
+            raise BadUsage("--kind", f"there is no kind of event {kind!r:.100}{near}")
+
+
+async def _has_kind(store: Store, kind: str) -> bool:
+    """Whether a newer carstore has written such an event."""
+    async for _ in store.log.read(kinds=[kind]):
+        return True
+    return False
 
 
 def command_line(*words: str | None) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "call_there",
     "look",
     "origin_option",
+    "run_json",
 ]
 
 ASK_ORIGIN = "If its origin can be read: --origin FILE tells how it went on there."
@@ -75,6 +76,19 @@ def call_json(call: CallThere | None) -> Json:
         "output": call.output,
         "error": call.error,
         "position": call.position,
+    }
+
+
+def run_json(found: Found, run_id: str) -> Json:
+    """How a run went on in the origin after the copy was taken, for programs."""
+    return {
+        "path": found.path,
+        "status": found.statuses.get(RunId(run_id)),
+        "calls": [
+            {"action_id": action, "undo": undo, "attempt": attempt} | call_json(call)
+            for (run, action, undo, attempt), call in found.calls.items()
+            if run == run_id
+        ],
     }
 
 

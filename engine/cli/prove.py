@@ -1,5 +1,6 @@
 """`carstore prove`: try to break every promise, and say what came of it."""
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,16 +89,18 @@ def prove(
     except KeyboardInterrupt:
         live.end()
         raise Interrupted(None, "interrupted; the processes of the proof are ended") from None
-    if report is not None:
-        from engine.prove.report import page
-
-        Path(report).write_text(page(conducted, attempted, scale, drawn), encoding="utf-8")
     if as_json:
         print_json(to_json(conducted, attempted, scale, drawn))
     elif own is not None:
         tell_own(conducted[0])
     else:
         tell(conducted, attempted)
+    if report is not None:
+        from engine.prove.report import own_page, page
+
+        told = page(conducted, attempted, scale, drawn)
+        if not _written(report, told if own is None else own_page(conducted[0], scale, drawn)):
+            return Exit.FAILED
     held = not any(one.outcome.broken for one in conducted)
     return Exit.DONE if held and not any(one.missed for one in attempted) else Exit.FAILED
 
@@ -157,6 +160,8 @@ def _chosen(only: Sequence[str], kills: int | None) -> "list[Proof]":
     for name in wanted:
         if name not in known:
             raise BadUsage("--only", f"there is no proof {name!r:.80}; there are: {_list(known)}")
+    if kills is not None and wanted and "kills" not in wanted:
+        raise BadUsage("--kills", "is about the proof kills, which --only leaves out")
     return [one for name, one in known.items() if not wanted or name in wanted]
 
 
@@ -166,8 +171,30 @@ def _list(names: "dict[str, Proof]") -> str:
 
 def _check_writable(report: str | None) -> None:
     """Find out before the work is done, not after."""
-    if report is not None and not Path(report).resolve().parent.is_dir():
-        raise BadUsage("--report", f"the folder of {report} does not exist")
+    if report is None:
+        return
+    is_new = not os.path.lexists(report)
+    if not is_new and not Path(report).is_file():
+        return  # a pipe or the like, which only who writes to it may open
+    try:
+        with open(report, "ab"):
+            pass
+    except FileNotFoundError:
+        raise BadUsage("--report", f"the folder of {report} does not exist") from None
+    except OSError as error:
+        raise BadUsage("--report", f"{report} cannot be written: {error.strerror}") from None
+    if is_new:
+        os.unlink(report)
+
+
+def _written(report: str, page: str) -> bool:
+    """Write the page; that it could not be is told, after the figures have been."""
+    try:
+        Path(report).write_text(page, encoding="utf-8")
+    except OSError as error:
+        say(f"Error: {report} could not be written: {error.strerror}. The figures stand above.")
+        return False
+    return True
 
 
 # --- the work ---

@@ -5,14 +5,19 @@ from collections.abc import Sequence
 
 from carstore.names import RunId
 from engine.cli.options import command_line, reading
+from engine.cli.origin import answer_command, call_there
 from engine.cli.screen import Cell, brief, duration, say, status_text, table, text, write
 from engine.cli.stopping import run_stoppable
 from engine.ir import ActionResult, ActionStatus, RunResult, RunStatus
+from engine.origin import Found
 from projections import DOUBTS, rows
 from projections.doubts import Doubt
 
 __all__ = [
     "accept_command",
+    "answer",
+    "doubts_of",
+    "next_answer",
     "next_step",
     "resolve_command",
     "resume_command",
@@ -34,10 +39,14 @@ _BAD = (
 )
 
 
-def show_result(database: str, result: RunResult) -> None:
-    """Print a result for people; of a run that waits, also for what."""
+def show_result(database: str, result: RunResult, there: Found | None = None) -> None:
+    """Print a result for people; of a run that waits, also for what.
+
+    Args:
+        there: of a copy, what its origin says.
+    """
     write(f"Run {result.run_id} of plan {result.proposal_id}: {_said(result)}")
-    doubts = _doubts(database, result) if result.status is RunStatus.WAITING else []
+    doubts = doubts_of(database, result) if result.status is RunStatus.WAITING else []
     listed = list(result.results)
     if len(listed) > MAX_LISTED:
         listed = [one for one in listed if one.status is not ActionStatus.SUCCEEDED]
@@ -51,7 +60,7 @@ def show_result(database: str, result: RunResult) -> None:
     if doubts:
         write("Find out, by its idempotency key, whether it was carried out; then say so:")
     for doubt in doubts[:MAX_COMMANDS]:
-        write(f"  {resolve_command(database, doubt)}")
+        write(f"  {answer(database, doubt, there)}")
     for left in result.not_undone:
         write(f"Not undone: {left.action_id}: {left.reason}")
     for conflict in result.conflicts:
@@ -66,6 +75,21 @@ def resolve_command(database: str, doubt: Doubt) -> str:
     """The command that says what became of a call in doubt."""
     command = command_line("resolve", database, doubt.run_id, doubt.action_id)
     return f"{command} --retry (or --succeeded JSON, or --failed TEXT)"
+
+
+def answer(database: str, doubt: Doubt, there: Found | None) -> str:
+    """The same, with the answer that the origin of a copy knows, if it does."""
+    call = call_there(there, doubt)
+    return (
+        resolve_command(database, doubt) if call is None else answer_command(database, doubt, call)
+    )
+
+
+def next_answer(database: str, doubts: Sequence[Doubt], there: Found | None) -> str:
+    """The command that answers for the first of some doubts of which the origin of a copy knows
+    what became; for the first one, if it knows of none."""
+    known = [doubt for doubt in doubts if call_there(there, doubt) is not None]
+    return answer(database, (known or doubts)[0], there)
 
 
 def next_step(database: str, result: RunResult, tools: str | None = None) -> str | None:
@@ -103,7 +127,7 @@ def _said(result: RunResult) -> str:
     return result.status.value.replace("_", " ")
 
 
-def _doubts(database: str, result: RunResult) -> list[Doubt]:
+def doubts_of(database: str, result: RunResult) -> list[Doubt]:
     """The calls that a run waits for, the oldest first."""
 
     async def load() -> list[Doubt]:

@@ -11,16 +11,23 @@ from carstore.names import Json, RunId
 from engine.cli.errors import Interrupted
 from engine.cli.exits import Exit, of_status, worst
 from engine.cli.options import command_line, database, json_option, tools
-from engine.cli.origin import ASK_ORIGIN, call_said, look, origin_option
+from engine.cli.origin import ASK_ORIGIN, call_said, call_there, look, origin_option, run_json
 from engine.cli.person import person
 from engine.cli.progress import Watcher, watcher
 from engine.cli.redirect import tools_print_to_stderr
-from engine.cli.result import next_step, resume_command, show_result, tell_next
+from engine.cli.result import (
+    doubts_of,
+    next_answer,
+    next_step,
+    resume_command,
+    show_result,
+    tell_next,
+)
 from engine.cli.run import STOP_HINT, interruption
 from engine.cli.screen import print_json, say, write
 from engine.cli.stopping import run_stoppable
 from engine.errors import RunOwned
-from engine.ir import RunResult
+from engine.ir import RunResult, RunStatus
 from engine.journal import load_run
 from engine.origin import Found
 from engine.propose import check_run_id, check_tools
@@ -70,12 +77,12 @@ def resume(
     if len(outcomes) == 1 and isinstance(outcomes[0], RunOwned):
         raise outcomes[0]
     if as_json:
-        print_json([_json(outcome) for outcome in outcomes])
+        print_json([_json(outcome, there) for outcome in outcomes])
     else:
-        _show(database, outcomes)
+        _show(database, outcomes, there)
     if not (as_json and quiet):
         _tell_origin(outcomes, there, as_json=as_json)
-        _tell_next(database, outcomes, tools, as_json=as_json)
+        _tell_next(database, outcomes, there, tools, as_json=as_json)
     return worst([_exit(outcome) for outcome in outcomes])
 
 
@@ -93,15 +100,15 @@ class _Work:
     origin: str | None
 
     async def resume(self) -> tuple[list[RunResult | RunOwned], Found | None]:
-        """What came of the runs, and what their origin says of those that are held."""
+        """What came of the runs, and what their origin says of those that wait."""
         async with connect(self.path, create=False, instance="carstore resume") as store:
             try:
                 async with self.watching:
                     outcomes = await self._outcomes(store, Runtime(store, self.table))
             except asyncio.CancelledError:
                 raise await self._interruption(store) from None
-            held = {one.run_id for one in outcomes if _is_held(one)}
-            return outcomes, await look(store, held, self.origin)
+            waiting = {one.run_id for one in _waiting(outcomes)}
+            return outcomes, await look(store, waiting, self.origin)
 
     async def _outcomes(self, store: Store, runtime: Runtime) -> list[RunResult | RunOwned]:
         accepts, by = self.accepted_by is not None, self.accepted_by or ""
@@ -137,6 +144,11 @@ class _Work:
         return stopped
 
 
+def _waiting(outcomes: Sequence[RunResult | RunOwned]) -> list[RunResult]:
+    found = [one for one in outcomes if isinstance(one, RunResult)]
+    return [one for one in found if one.status is RunStatus.WAITING]
+
+
 def _is_held(outcome: RunResult | RunOwned) -> bool:
     return isinstance(outcome, RunResult) and outcome.waits_for == "acceptance"
 
@@ -145,14 +157,17 @@ def _exit(outcome: RunResult | RunOwned) -> Exit:
     return Exit.FAILED if isinstance(outcome, RunOwned) else of_status(outcome.status)
 
 
-def _json(outcome: RunResult | RunOwned) -> Json:
+def _json(outcome: RunResult | RunOwned, there: Found | None) -> Json:
     if isinstance(outcome, RunOwned):
         error = {"code": outcome.code, "path": outcome.where, "message": outcome.message}
         return {"error": error}
-    return outcome.to_dict()
+    document = outcome.to_dict()
+    if _is_held(outcome):
+        document["origin"] = None if there is None else run_json(there, outcome.run_id)
+    return document
 
 
-def _show(database: str, outcomes: Sequence[RunResult | RunOwned]) -> None:
+def _show(database: str, outcomes: Sequence[RunResult | RunOwned], there: Found | None) -> None:
     if not outcomes:
         write("Nothing to resume: every run has finished.")
     for number, outcome in enumerate(outcomes):
@@ -161,7 +176,7 @@ def _show(database: str, outcomes: Sequence[RunResult | RunOwned]) -> None:
         if isinstance(outcome, RunOwned):
             write(outcome.message)
         else:
-            show_result(database, outcome)
+            show_result(database, outcome, there)
 
 
 def _tell_origin(
@@ -187,12 +202,25 @@ def _tell_origin(
 def _tell_next(
     database: str,
     outcomes: Sequence[RunResult | RunOwned],
+    there: Found | None,
     tools: str | None,
     *,
     as_json: bool,
 ) -> None:
     if as_json and not outcomes:
         say("Nothing to resume: every run has finished.")
-    commands = [next_step(database, one, tools) for one in outcomes if isinstance(one, RunResult)]
+    commands = [
+        _known_answer(database, one, there) or next_step(database, one, tools)
+        for one in outcomes
+        if isinstance(one, RunResult)
+    ]
     for command in dict.fromkeys(commands):
         tell_next(command, as_json=as_json)
+
+
+def _known_answer(database: str, result: RunResult, there: Found | None) -> str | None:
+    """The command that takes the origin's word for a call that the run waits for, if it knows."""
+    if there is None or result.status is not RunStatus.WAITING:
+        return None
+    known = [doubt for doubt in doubts_of(database, result) if call_there(there, doubt)]
+    return next_answer(database, known, there) if known else None

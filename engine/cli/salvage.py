@@ -2,19 +2,23 @@
 
 import json
 import os
+import stat
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TextIO
 
 import click
-from attrs import define
+from attrs import define, field
 
+from carstore.errors import CarstoreError, CopyFailed
 from carstore.names import Json
-from carstore.placing import check_free
+from carstore.placing import Placed, check_free, placed
 from carstore.sqlite.salvage import Salvaged
 from carstore.sqlite.salvage import salvage as salvage_file
-from engine.cli.copies import Steps
+from engine.cli.copies import Steps, tell_held
 from engine.cli.errors import BadUsage
-from engine.cli.options import command_line, database, json_option
+from engine.cli.options import database, json_option
 from engine.cli.screen import print_json, print_json_line, say, write
 from engine.held import open_run
 
@@ -49,8 +53,9 @@ def salvage(database: str, new: str, listed: str | None, as_json: bool) -> None:
     if listed == STANDARD and as_json:
         raise BadUsage("--list", "- and --json both want standard output; name a file")
     if listed is not None and listed != STANDARD:
-        _check_place(listed)
-    with Steps() as steps, _Lines(listed) as lines:
+        _check_place(listed, new)
+    lines = _Lines(listed, database)
+    with Steps() as steps, lines:
         found = salvage_file(
             database,
             new,
@@ -58,14 +63,19 @@ def salvage(database: str, new: str, listed: str | None, as_json: bool) -> None:
             leftover=None if listed is None else lines.write,
             progress=steps,
         )
+    if lines.failed is not None:
+        kept = f"The new file {found.path} is made, up to position {found.head.position}."
+        raise CopyFailed(lines.failed.path, lines.failed.reason, kept)
     if as_json:
         print_json(_json(found))
     else:
         _tell(found, listed)
 
 
-def _check_place(listed: str) -> None:
+def _check_place(listed: str, new: str) -> None:
     """Refuse a file that cannot be made, before anything else is."""
+    if os.path.realpath(listed) == os.path.realpath(new):
+        raise BadUsage("--list", f"{listed} is where the new file goes; name another one")
     folder = os.path.dirname(os.path.abspath(listed))
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise BadUsage("--list", f"no file can be made in {folder}")
@@ -74,10 +84,17 @@ def _check_place(listed: str) -> None:
 
 @define
 class _Lines:
-    """Where events are listed; a file is made when there is one to list."""
+    """Where events are listed; a file is made when there is one to list, and has its name when all
+    of them are in it."""
 
     path: str | None
-    _file: TextIO | None = None
+    database: str
+    """Who may not read that, may not read the list."""
+    failed: CopyFailed | None = None
+    """Why there is no list, although there is a new file."""
+    _open: ExitStack = field(factory=ExitStack, init=False)
+    _made: Placed | None = field(default=None, init=False)
+    _file: TextIO | None = field(default=None, init=False)
 
     def __enter__(self) -> "_Lines":
         return self
@@ -88,16 +105,35 @@ class _Lines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        with self._failing(), self._open:
+            if kind is None and self._made is not None and self._file is not None:
+                self._file.close()
+                self._made.finish()
 
     def write(self, event: dict[str, Json]) -> None:
+        """Add an event. If that fails, the others are not added any more."""
         if self.path is None or self.path == STANDARD:
             print_json_line(event)
-            return
+        elif self.failed is None:
+            with self._failing():
+                self._to_write(self.path).write(json.dumps(event) + "\n")
+
+    @contextmanager
+    def _failing(self) -> Generator[None, None, None]:
+        """Note what goes wrong: the new file is made all the same."""
+        try:
+            yield
+        except (CarstoreError, OSError) as error:
+            reason = error.message if isinstance(error, CarstoreError) else error.strerror
+            self.failed = CopyFailed(self.path or STANDARD, reason or str(error))
+
+    def _to_write(self, path: str) -> TextIO:
         if self._file is None:
-            self._file = open(self.path, "x", encoding="ascii")  # noqa: SIM115 - see __exit__
-        self._file.write(json.dumps(event) + "\n")
+            mode = stat.S_IMODE(os.stat(self.database).st_mode) & 0o666 | 0o200
+            self._made = self._open.enter_context(placed(path, mode=mode))
+            file = open(self._made.part, "w", encoding="ascii")  # noqa: SIM115 - see __exit__
+            self._file = self._open.enter_context(file)
+        return self._file
 
 
 def _tell(found: Salvaged, listed: str | None) -> None:
@@ -121,12 +157,7 @@ def _tell(found: Salvaged, listed: str | None) -> None:
         tell(
             f"{found.values_lost:,} values beside the log are lost; each is recorded as forgotten."
         )
-    if found.life.held:
-        tell(
-            f"{len(found.life.held):,} runs were not finished. They wait until you accept that "
-            "they go on in the new file."
-        )
-        tell(f"Next: {command_line('resume', found.path)}")
+    tell_held(found.path, found.life, tell)
 
 
 def _json(found: Salvaged) -> Json:

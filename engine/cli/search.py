@@ -13,10 +13,11 @@ from carstore.names import Json, RunId
 from carstore.sqlite.migrations import SCHEMA
 from engine.cli.meter import Meter
 from engine.cli.options import (
+    COUNT,
     at_option,
     check_at,
+    check_kinds,
     check_run,
-    checked_kinds,
     database,
     json_option,
     kind_option,
@@ -26,10 +27,10 @@ from engine.cli.screen import print_json, say, show, text, to_terminal, write
 from engine.cli.stopping import run_stoppable
 from engine.propose import check_run_id
 from engine.results import rfc3339
-from projections.search import LIMIT, TAIL_EVENTS
+from projections.search import LIMIT, is_worth_storing
 from projections.search import search as find
 from projections.search_hits import Hit
-from projections.search_index import catch_up_search, search_place
+from projections.search_index import catch_up_search
 
 if TYPE_CHECKING:
     from engine.cli.screen import Cell
@@ -47,7 +48,7 @@ BUSY_TIMEOUT_MS = 1_000
 @click.option("--run", metavar="RUN", help="Only events of this run.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=LIMIT,
     show_default=True,
     metavar="N",
@@ -76,7 +77,7 @@ def search(
     """
     wanted = Wanted(
         words=words,
-        kinds=checked_kinds(kinds),
+        kinds=kinds or None,
         run=None if run is None else check_run_id(run),
         limit=limit,
         at=at,
@@ -111,10 +112,11 @@ class Wanted:
 async def _search(path: str, wanted: Wanted) -> list[Hit]:
     """The hits, and one more than asked for, if there is one."""
     async with reading(path) as store:
+        await check_kinds(store, wanted.kinds or ())
         await check_at(store, wanted.at)
         if wanted.run is not None:
             await check_run(store, wanted.run)
-        await _store_index(store, at_once=wanted.best)
+        await _store_index(store, best=wanted.best)
         with Meter("search: indexed") as meter:
             return await find(
                 store,
@@ -129,12 +131,11 @@ async def _search(path: str, wanted: Wanted) -> list[Hit]:
             )
 
 
-async def _store_index(store: Store, *, at_once: bool) -> None:
+async def _store_index(store: Store, *, best: bool) -> None:
     """Bring the stored index up to date, where that is worth it and can be done; a file of an older
     carstore is not migrated for a search."""
-    behind = (await search_place(store)).behind
     [(schema,)] = await store.database.fetch("PRAGMA user_version")
-    if behind <= (0 if at_once else TAIL_EVENTS) or schema != SCHEMA:
+    if schema != SCHEMA or not await is_worth_storing(store, best=best):
         return
     with suppress(Busy, CannotOpen, DiskFull, ReadOnly):
         async with connect(

@@ -9,7 +9,7 @@ from attrs import define
 from carstore.names import Json
 from engine.cli.screen import say, table, text, write
 from engine.prove.conduct import Attempted, Conducted
-from engine.prove.report import done, figure_text, machine
+from engine.prove.report import PLANTED, done, figure_text, machine
 
 __all__ = ["Live", "noticed", "tell", "tell_own", "to_json", "word"]
 
@@ -62,7 +62,9 @@ def tell_own(one: Conducted) -> None:
         write(line)
     _tell_broken(one)
     if one.outcome.holds:
-        write(f"Holds: {one.proof.promise}")
+        limits = "" if one.outcome.figures["ends compared"] else ", but no end was compared"
+        write(f"Holds{limits}: {one.proof.promise}")
+    write(PLANTED)
 
 
 def _tell_broken(one: Conducted) -> None:

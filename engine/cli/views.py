@@ -12,6 +12,7 @@ from carstore.names import Json
 from engine.cli.errors import BadUsage
 from engine.cli.meter import Meter
 from engine.cli.options import (
+    COUNT,
     all_views,
     at_option,
     check_at,
@@ -151,7 +152,7 @@ def _tell(database: str, found: Sequence[Standing]) -> None:
     multiple=True,
     help="Only rows with this value; repeatable. Nothing after the = means: no value.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N rows.")
+@click.option("--limit", type=COUNT, metavar="N", help="The first N rows.")
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")
 def view(

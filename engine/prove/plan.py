@@ -39,6 +39,8 @@ AFTER_A_CALL = 0.5
 MAX_LIVES = 200
 """Of one file. A run of which every life is killed too early is then let go on to its end."""
 
+NOTHING_COMPARED = "No end of a killed run was compared with that of the plan left alone."
+
 _PROMISES = ("lost", "partial", "gap", "chain", "views", "repeated", "no intent")
 
 
@@ -58,12 +60,16 @@ class OwnPlan:
 
 @frozen
 class _End:
-    """How a run ended: what must be the same in all lives."""
+    """How a run ended: what must be the same in all lives.
+
+    Of a run that failed it is only how: what was under way beside the action that failed may have
+    come to its end, or not.
+    """
 
     status: str
-    statuses: dict[str, str]
+    statuses: dict[str, str] = field(factory=dict)
     """Of each action."""
-    state: dict[str, Json]
+    state: dict[str, Json] = field(factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -144,9 +150,7 @@ class _Campaign:
             ends.append(asyncio.run(_end_of(place)))
             shutil.rmtree(place.folder)
         one, two = ends
-        if one.failed or two.failed:
-            self.reason = f"left alone, the plan ends as {one.status}: ends are not compared"
-        elif one != two:
+        if one != two:
             self.reason = "left alone, the plan does not end alike: ends are not compared"
         else:
             self.expected = one
@@ -227,7 +231,7 @@ class _Campaign:
         if waits or self.expected is None:
             return
         end = asyncio.run(_end_of(place))
-        if self._explained_by_doubt(end):
+        if end != self.expected and self._explained_by_doubt(end):
             return
         self.figures.compared += 1
         if end != self.expected:
@@ -257,6 +261,11 @@ class _Campaign:
         figures, said = self.figures, []
         if self.reason:
             said.append(self.reason + ".")
+        elif self.expected is not None and self.expected.failed and figures.compared:
+            said.append(
+                f"Left alone, the plan ends as {self.expected.status}, and so it must in all lives;"
+                " what became of each action, and of the state, is not compared then."
+            )
         if figures.waiting:
             said.append(
                 f"{figures.waiting:,} of {figures.files:,} runs wait for a person: a process died"
@@ -270,6 +279,8 @@ class _Campaign:
                 f"{figures.in_doubt:,} attempts were in doubt and were answered with"
                 f" {self.own.on_doubt!r}, as you said."
             )
+        if self.expected is not None and figures.compared == 0:
+            said.append(NOTHING_COMPARED)
         return said
 
 
@@ -291,6 +302,8 @@ async def _doubts_of(place: Place) -> int:
 async def _end_of(place: Place) -> _End:
     async with connect(place.database, readonly=True) as store:
         result = result_of(await load_run(store, RunId(RUN_ID)))
+        if result.status is not RunStatus.SUCCEEDED:
+            return _End(result.status.value)
         state = await store.log.state_of(MAIN_SCOPE)
     return _End(
         result.status.value,

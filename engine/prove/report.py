@@ -10,11 +10,27 @@ from textwrap import wrap
 from engine.prove.conduct import Attempted, Conducted
 from engine.prove.proof import Figure, Scale
 
-__all__ = ["BEGIN", "END", "done", "figure_text", "headlines", "machine", "page"]
+__all__ = [
+    "BEGIN",
+    "END",
+    "PLANTED",
+    "done",
+    "figure_text",
+    "headlines",
+    "machine",
+    "own_page",
+    "page",
+]
 
 BEGIN = "<!-- figures of docs/proofs.md: begin -->"
 END = "<!-- figures of docs/proofs.md: end -->"
 """Between these two lines stands, wherever figures are published, what `headlines` makes."""
+
+PLANTED = (
+    "That the proofs can fail is tried on carstore's own plans only: `carstore prove` without"
+    " `--plan`."
+)
+"""What a proof of somebody's own plan does not tell."""
 
 WIDTH = 100
 """Of the lines of a page, in characters, where they are prose."""
@@ -79,6 +95,23 @@ def page(
     ]
     if attempted:
         parts += ["## Can the proofs fail?", _CAN_FAIL, _table_of(attempted)]
+    return "\n\n".join(parts) + "\n"
+
+
+def own_page(one: Conducted, scale: Scale, seed: int) -> str:
+    """The page of a proof with somebody's own plan. It links nowhere: it stands anywhere."""
+    broken = [f"* {line}" for line in one.outcome.broken]
+    parts = [
+        "# Proof of a plan",
+        "Made by `carstore prove --plan --report`.",
+        f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
+        f"{one.proof.promise} Holds: {_verdict(one)}.",
+        *(["## What was found", "\n".join(broken)] if broken else []),
+        "## What was done",
+        done(one),
+        *one.outcome.notes,
+        PLANTED,
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,11 +2,14 @@
 
 import operator as python
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from carstore import canonical
+from carstore.blobs import filled
 from carstore.log import StateRead
 from carstore.names import Json
 from engine.ir import Operator, Precondition
+from engine.rules.sensitive import veiled
 from engine.rules.values import is_number, same
 
 __all__ = ["violation"]
@@ -15,12 +18,17 @@ MAX_SHOWN_CHARS = 80
 """Of a value, in a message."""
 
 
-def violation(condition: Precondition, found: StateRead) -> str | None:
+def violation(
+    condition: Precondition, found: StateRead, values: Mapping[str, Json] = MappingProxyType({})
+) -> str | None:
     """Why `condition` does not hold for the state of its key, or None if it does.
 
     A missing key fails every operator that compares; a key that holds null exists. Order is
     defined for numbers only. `contains` asks for a part of a string, an item of a list or a key
-    of an object.
+    of an object. What stands beside the log is compared by its value, and not shown if sensitive.
+
+    Args:
+        values: beside the log, by hash, as far as the comparison may need them.
     """
     kind = condition.operator
     if kind is Operator.EXISTS:
@@ -29,7 +37,10 @@ def violation(condition: Precondition, found: StateRead) -> str | None:
         holds = not found.exists
     else:
         compare = _COMPARE.get(kind)
-        holds = found.exists and compare is not None and compare(found.value, condition.value)
+        actual, wanted = found.value, condition.value
+        if values:
+            actual, wanted = filled(actual, values), filled(wanted, values)
+        holds = found.exists and compare is not None and compare(actual, wanted)
     return None if holds else _message(condition, found)
 
 
@@ -64,5 +75,5 @@ def _message(condition: Precondition, found: StateRead) -> str:
 
 
 def _shown(value: Json) -> str:
-    text = canonical.dumps(value)
+    text = canonical.dumps(veiled(value))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."

@@ -14,7 +14,7 @@ from typing import Any
 
 from carstore import Recorded, Store, connect
 from carstore.errors import CarstoreError
-from carstore.events import KINDS, SCHEMA_VERSIONS, BlobForgotten, CopyAccepted
+from carstore.events import KINDS, SCHEMA_VERSIONS, BlobForgotten, CopyAccepted, RedactionDeclared
 from projections import COSTS, RUNS, STATE, rows
 from projections.memory import checksum
 from tests.carstore.helpers import step
@@ -27,7 +27,7 @@ def forget_what_came_later() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(("carstore", "projections")) and hasattr(module, "SCHEMA"):
             vars(module)["SCHEMA"] = SCHEMA
-    for kind in (BlobForgotten.kind, CopyAccepted.kind):
+    for kind in (BlobForgotten.kind, RedactionDeclared.kind, CopyAccepted.kind):
         del KINDS[kind], SCHEMA_VERSIONS[kind]
 
 

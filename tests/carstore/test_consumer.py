@@ -25,6 +25,7 @@ from carstore.errors import (
     CursorRefused,
     NotADatabase,
     NotFound,
+    TransactionEnded,
 )
 from carstore.names import RunId, StreamName
 from tests.carstore.consuming import ROWS, apply
@@ -223,6 +224,113 @@ async def test_whoever_applies_cannot_end_the_transaction(
     assert applied(rows) == [1, 2, 3, 4]
 
 
+ROLLING_BACK = [
+    "INSERT OR ROLLBACK INTO taken VALUES (1)",
+    "UPDATE OR ROLLBACK taken SET n = 1 WHERE n = 2",
+    "INSERT INTO guarded VALUES (1)",
+]
+
+
+def prepared(rows: Path) -> None:
+    with closing(sqlite3.connect(rows)) as connection:
+        connection.executescript(
+            f"""{ROWS};
+            CREATE TABLE taken (n INTEGER UNIQUE);
+            INSERT INTO taken VALUES (1), (2);
+            CREATE TABLE guarded (n);
+            CREATE TRIGGER guard BEFORE INSERT ON guarded BEGIN SELECT RAISE(ROLLBACK, 'no'); END;
+            """
+        )
+
+
+@pytest.mark.parametrize("statement", ROLLING_BACK)
+@in_loop
+async def test_nothing_is_kept_after_a_statement_that_ends_the_transaction(
+    path: Path, rows: Path, statement: str
+) -> None:
+    """Such a statement rolls back by itself; what came after it would be committed piece by piece,
+    without the cursor, and applied once more by the next one."""
+    bad = 3
+
+    def ending(connection: sqlite3.Connection, recorded: Recorded) -> None:
+        apply(connection, recorded)
+        if recorded.position == bad:
+            with suppress(sqlite3.IntegrityError):
+                connection.execute(statement)
+
+    await grow(path, 5)
+    prepared(rows)
+    async with open_store(path, readonly=True) as store, consumer(store, rows, "c") as c:
+        for _ in range(2):
+            with pytest.raises(TransactionEnded, match="at event 3, of kind action_val") as raised:
+                await c.catch_up(ending)
+            assert (raised.value.consumer, raised.value.position) == ("c", 3)
+            assert (applied(rows), cursor(rows), c.position) == ([], None, 0)
+        bad = 99
+        assert await c.catch_up(ending) == 6
+    assert applied(rows) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda connection, recorded: apply(connection, recorded),
+        lambda connection, _: connection.execute("SAVEPOINT mine"),
+        lambda connection, _: connection.cursor().executemany(
+            "INSERT INTO applied VALUES (?, 0)", [(1,), (2,)]
+        ),
+    ],
+)
+@pytest.mark.parametrize("statement", ROLLING_BACK)
+@in_loop
+async def test_nothing_can_be_done_after_a_statement_that_ends_the_transaction(
+    path: Path, rows: Path, statement: str, more: Callable[[sqlite3.Connection, Recorded], Any]
+) -> None:
+    def going_on(connection: sqlite3.Connection, recorded: Recorded) -> None:
+        more(connection, recorded)
+        with suppress(sqlite3.Error):
+            connection.execute("RELEASE mine")
+        if recorded.position == 2:
+            with suppress(sqlite3.IntegrityError):
+                connection.execute(statement)
+            more(connection, recorded)
+
+    await grow(path, 3)
+    prepared(rows)
+    async with open_store(path, readonly=True) as store, consumer(store, rows, "c") as c:
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized") as raised:
+            await c.catch_up(going_on)
+        assert raised.value.__notes__[0] == "while event 2, action_validated, was applied"
+        assert "a statement has ended the transaction" in raised.value.__notes__[1]
+        assert (applied(rows), cursor(rows)) == ([], None)
+        assert await c.catch_up(apply) == 4
+
+
+@in_loop
+async def test_the_own_error_of_such_a_statement_is_raised(path: Path, rows: Path) -> None:
+    def failing(connection: sqlite3.Connection, recorded: Recorded) -> None:
+        connection.execute(ROLLING_BACK[0])
+
+    prepared(rows)
+    async with open_store(path, readonly=True) as store, consumer(store, rows, "c") as c:
+        with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+            await c.catch_up(failing)
+        assert await c.catch_up(apply) == 1
+
+
+@in_loop
+async def test_whoever_applies_cannot_close_the_connection(path: Path, rows: Path) -> None:
+    def closes(connection: sqlite3.Connection, recorded: Recorded) -> None:
+        apply(connection, recorded)
+        connection.close()
+
+    async with open_store(path, readonly=True) as store, consumer(store, rows, "c") as c:
+        with pytest.raises(sqlite3.ProgrammingError, match="the connection is the consumer's"):
+            await c.catch_up(closes)
+        assert applied(rows) == []
+        assert await c.catch_up(apply) == 1
+
+
 @in_loop
 async def test_a_savepoint_is_allowed(path: Path, rows: Path) -> None:
     def careful(connection: sqlite3.Connection, recorded: Recorded) -> None:
@@ -257,13 +365,26 @@ async def test_rows_that_are_locked_are_busy_and_nothing_is_lost(
 
 @in_loop
 async def test_the_log_itself_is_no_place_for_rows(path: Path, tmp_path: Path) -> None:
-    link = tmp_path / "link.db"
+    link, hard = tmp_path / "link.db", tmp_path / "hard.db"
     link.symlink_to(path)
+    hard.hardlink_to(path)
     async with open_store(path) as store:
-        for target in (path, str(path), link):
+        for target in (path, str(path), link, hard):
             with pytest.raises(ValueError, match="is the log itself"):
                 async with consumer(store, target, "c"):
                     pass
+
+
+@in_loop
+async def test_a_text_in_place_of_kinds_and_a_name_that_cannot_be_stored_are_refused(
+    path: Path, rows: Path
+) -> None:
+    async with open_store(path) as store:
+        with pytest.raises(TypeError, match=r"write kinds=\['state_changed'\]"):
+            consumer(store, rows, "c", kinds="state_changed")
+        with pytest.raises(ValueError, match=r"'c.ud800' is no name: it holds half"):
+            consumer(store, rows, "c\ud800")
+    assert not rows.exists()
 
 
 @in_loop

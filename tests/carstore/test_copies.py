@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from carstore import Entry, Expect, Fence, Recorded, connect, copies
-from carstore.blobs import make_blob
+from carstore import Entry, Expect, Fence, Recorded, canonical, connect, copies, placing
+from carstore.blobs import Blob, hash_of, make_blob
 from carstore.chain import GENESIS, frame, link
 from carstore.errors import (
     AlreadyThere,
@@ -279,7 +280,7 @@ async def with_values(path: Path) -> list[str]:
             )
             await store.log.append(Entry(StreamName("notes"), event))
         found = [
-            json.loads(one.data)["data"]["token"]["$blob"] async for one in store.log.read(after=1)
+            json.loads(one.data)["data"]["token"]["$blob"] async for one in store.log.read(after=2)
         ]
         await store.blobs.forget(found[1], reason="asked", by="me")
         return found
@@ -301,11 +302,11 @@ async def test_the_values_that_kept_events_refer_to_come_along(tmp_path: Path) -
     await copies.restore(tmp_path / "b.db", tmp_path / "c.db", open_runs=nothing_open)
     await copies.export(path, tmp_path / "x.jsonl")
     await copies.import_(tmp_path / "x.jsonl", tmp_path / "i.db", open_runs=nothing_open)
-    await copies.fork(path, tmp_path / "f.db", at=5, open_runs=nothing_open)
+    await copies.fork(path, tmp_path / "f.db", at=6, open_runs=nothing_open)
     for name in ("b", "c", "i", "f"):
         assert values_of(tmp_path / f"{name}.db") == {first, third}
         assert verify_file(tmp_path / f"{name}.db").ok
-    await copies.fork(path, tmp_path / "g.db", at=2, open_runs=nothing_open)
+    await copies.fork(path, tmp_path / "g.db", at=3, open_runs=nothing_open)
     assert values_of(tmp_path / "g.db") == {first}
     assert second not in (tmp_path / "x.jsonl").read_text().splitlines()[1]
 
@@ -336,14 +337,14 @@ def test_a_value_that_was_forgotten_later_is_recorded_as_forgotten(
     async def go() -> None:
         _, second, _ = await with_values(path)
         if make == "fork":
-            await copies.fork(path, new, at=3, open_runs=nothing_open)
+            await copies.fork(path, new, at=4, open_runs=nothing_open)
         else:
-            await copies.export(path, tmp_path / "x.jsonl", at=3)
+            await copies.export(path, tmp_path / "x.jsonl", at=4)
             await copies.import_(tmp_path / "x.jsonl", new, open_runs=nothing_open)
         assert second not in values_of(new)
         [forgotten] = [row for row in events_of(new) if row[3] == "blob_forgotten"]
         assert json.loads(forgotten[11])["hash"] == second
-        assert forgotten[0] > 3
+        assert forgotten[0] > 4
         assert verify_file(new).ok
 
     asyncio.run(go())
@@ -612,6 +613,191 @@ async def test_what_another_database_has_left_is_no_part_of_a_new_one(path: Path
 
 
 @in_loop
+async def test_a_database_that_is_open_is_not_replaced(path: Path) -> None:
+    there = new_file(path.with_name("n.db"))
+    async with open_store(there) as store:
+        before = store.log_id
+        for attempt in (
+            copies.backup(path, there, force=True),
+            copies.export(path, there, force=True),
+        ):
+            with pytest.raises(AlreadyThere, match=r"it is open in .*process \d+|open has one"):
+                await attempt
+        await store.log.append(step())
+    assert epoch_event(there)["log_id"] == before
+    await copies.backup(path, there, force=True)
+    assert events_of(there) == events_of(path)
+
+
+@in_loop
+async def test_a_database_that_is_opened_meanwhile_is_not_replaced(path: Path) -> None:
+    there = new_file(path.with_name("n.db"))
+    opened = stock(there)
+
+    def open_it(what: str, done: int, last: int) -> None:
+        opened.execute("SELECT count(*) FROM events").fetchone()  # which opens the WAL
+
+    with pytest.raises(AlreadyThere, match=r"it is open in |open has one"):
+        await copies.backup(path, there, force=True, progress=open_it)
+    opened.close()
+    assert left_in(path.parent) == {"n.db"}
+    assert verify_file(there).ok
+
+
+@in_loop
+async def test_where_the_system_does_not_say_who_has_it_open_its_index_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "locks_of", lambda _path: [])
+    there = new_file(path.with_name("n.db"))
+    async with open_store(there):
+        with pytest.raises(AlreadyThere, match="-shm already: a database that is open has one"):
+            await copies.backup(path, there, force=True)
+
+
+@in_loop
+async def test_who_may_read_a_backup_may_write_what_is_restored_as_far_as_is_usual(
+    path: Path,
+) -> None:
+    copy, new = path.with_name("b.db"), path.with_name("n.db")
+    for umask, mode, expected in (
+        (0o002, 0o664, 0o664),
+        (0o022, 0o664, 0o644),
+        (0o002, 0o640, 0o660),
+        (0o077, 0o644, 0o600),
+    ):
+        path.chmod(mode)
+        await copies.backup(path, copy, force=True)
+        before = os.umask(umask)
+        try:
+            await copies.restore(copy, new, open_runs=nothing_open)
+        finally:
+            os.umask(before)
+        assert oct(stat.S_IMODE(new.stat().st_mode)) == oct(expected)
+        new.unlink()
+
+
+@in_loop
+async def test_a_position_that_no_integer_holds_is_not_there(path: Path) -> None:
+    for at in (2**63, 10**30):
+        with pytest.raises(NotFound, match="there is no position"):
+            await copies.fork(path, path.with_name("n.db"), at=at, open_runs=nothing_open)
+        with pytest.raises(NotFound, match="there is no position"):
+            await copies.export(path, path.with_name("n.db"), at=at)
+
+
+# --- pipes ---
+
+
+def test_a_log_goes_through_a_pipe_that_is_slow(path: Path) -> None:
+    """Both ends are waited for."""
+    reading, writing = os.pipe()
+    new = path.with_name("n.db")
+
+    async def go() -> None:
+        with open(writing, "wb", buffering=0) as into, open(reading, "rb", buffering=0) as out:
+
+            async def give() -> None:
+                await asyncio.sleep(0.3)
+                await copies.export(path, into)
+                into.close()
+
+            await asyncio.gather(give(), copies.import_(out, new, open_runs=nothing_open))
+            assert not out.closed
+
+    asyncio.run(go())
+    assert events_of(new)[:6] == events_of(path)
+
+
+def test_a_named_pipe_can_be_imported(path: Path) -> None:
+    asyncio.run(copies.export(path, path.with_name("x.jsonl")))
+    os.mkfifo(path.with_name("fifo"))
+    content = path.with_name("x.jsonl").read_bytes()
+    writer = threading.Thread(target=lambda: path.with_name("fifo").write_bytes(content))
+    writer.start()
+    new = path.with_name("n.db")
+    asyncio.run(copies.import_(path.with_name("fifo"), new, open_runs=nothing_open))
+    writer.join()
+    assert events_of(new)[:6] == events_of(path)
+    assert epoch_event(new)["origin"]["path"] is None
+
+
+@pytest.mark.parametrize("work", ["export", "import"])
+def test_waiting_for_a_pipe_ends_when_nobody_waits_for_it(path: Path, work: str) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    while True:  # until there is no room
+        try:
+            os.write(writing, b" " * 4096)
+        except BlockingIOError:
+            break
+    if work == "import":
+        os.read(reading, 1 << 20)
+    os.set_blocking(writing, True)
+
+    async def go() -> None:
+        with open(writing, "wb", buffering=0) as into, open(reading, "rb", buffering=0) as out:
+            task = asyncio.create_task(
+                copies.export(path, into)
+                if work == "export"
+                else copies.import_(out, path.with_name("n.db"), open_runs=nothing_open)
+            )
+            await asyncio.sleep(0.3)
+            assert not task.done()
+            task.cancel()
+            async with asyncio.timeout(10):
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+    asyncio.run(go())
+    assert left_in(path.parent) == set()
+
+
+# --- what only a program can have written ---
+
+
+def export_of(*values: Blob, data: str = "{}", **header: int) -> bytes:
+    """An export with these values, and one event."""
+    covered = frame("s", "k", 1, None, None, None, data)
+    digest = link(GENESIS, 1, 1, 0, None, None, covered)
+    event = Recorded(
+        Position(1), StreamName("s"), Version(1), "k", 1, Micros(0), None, None,
+        None, None, None, data, GENESIS, digest,
+    )  # fmt: skip
+    file = BytesIO()
+    writer = Writer(file)
+    first = Header(carstore=1, schema=2, log_id="l", epoch=0, position=1, hash=digest)
+    writer.header(evolve(first, **header))
+    for value in values:
+        writer.blob(value)
+    writer.event(event)
+    writer.end()
+    return file.getvalue()
+
+
+def test_values_that_no_export_has_are_refused() -> None:
+    blob = make_blob("hush", sensitive=True)
+    outer = make_blob({"token": blob.reference}, sensitive=False)
+    short = Blob(hash_of(b"abc", blob.body), b"abc", blob.body)
+    refers = canonical.dumps({"a": outer.reference})
+    assert refused(export_of(blob, outer, data=refers)).line == 1  # of another log: all is read
+    assert refused(export_of(blob)).reason == f"no event refers to the value {blob.hash}"
+    inner = canonical.dumps({"a": blob.reference})
+    assert f"the value {outer.hash}" in refused(export_of(blob, outer, data=inner)).reason
+    twice = refused(export_of(blob, blob, data=inner))
+    assert (twice.line, twice.reason) == (3, "the value stands there twice")
+    data = canonical.dumps({"a": short.reference})
+    assert refused(export_of(short, data=data)).reason == "the nonce has 3 bytes, not 16 or none"
+
+
+def test_a_header_that_no_export_has_is_refused() -> None:
+    for header in ({"schema": 0}, {"schema": -3}, {"epoch": -1}):
+        error = refused(export_of(**header))
+        assert error.line == 1
+        assert "there is no schema" in error.reason
+
+
+@in_loop
 async def test_wrong_input_is_told_and_makes_nothing(path: Path) -> None:
     new, text = path.with_name("n.db"), path.with_name("text")
     text.write_text("hello " * 1000)
@@ -624,7 +810,7 @@ async def test_wrong_input_is_told_and_makes_nothing(path: Path) -> None:
         await copies.export(path, new, at=7)
     with pytest.raises(NotADatabase):
         await copies.backup(text, new)
-    with pytest.raises(NotFound, match="there is no database"):
+    with pytest.raises(NotFound, match=r"there is no database .*the one that is to be copied"):
         await copies.restore(path.with_name("none.db"), new, open_runs=nothing_open)
     with pytest.raises(NotFound, match="there is no file"):
         await copies.import_(path.with_name("none"), new, open_runs=nothing_open)

@@ -62,6 +62,8 @@ CONTENTS = Contents(
     newest=7,
     amiss=(),
     leases=(),
+    redaction=(),
+    forgotten=0,
 )
 
 
@@ -131,9 +133,10 @@ def test_a_file_is_judged_from_outside(change_of: dict[str, Any], code: str, lev
         ({"bytes": 100_000_000}, "note", "ok"),
         ({"valid": 20}, "ok", "note"),
         ({"valid": 20, "commits_lost": 3}, "ok", "fault"),
-        ({"valid": 0}, "ok", "fault"),
+        ({"valid": 0, "header_ok": False}, "ok", "fault"),
+        ({"valid": 20, "commits_lost": 3, "in_use": True}, "ok", "note"),
         ({"valid": 0, "frames": 0}, "ok", "ok"),
-        ({"page_size": 0, "valid": 0, "frames": 0}, "ok", "fault"),
+        ({"valid": 0, "frames": 0, "header_ok": False}, "ok", "fault"),
     ],
 )
 def test_a_wal_is_judged(change_of: dict[str, Any], size: str, content: str) -> None:
@@ -182,6 +185,8 @@ def test_the_wal_reset_bug_concerns_some_versions(version: tuple[int, ...], has_
         ({"amiss": None}, "schema", "fault"),
         ({"amiss": tuple("abcdefgh")}, "schema", "fault"),
         ({"newest": None}, "events", "fault"),
+        ({"redaction": None}, "redaction", "fault"),
+        ({"redaction": ("*password*",)}, "redaction", "ok"),
         ({"quick_check": ()}, "quick_check", "ok"),
         ({"quick_check": ("row missing",)}, "quick_check", "fault"),
     ],
@@ -190,6 +195,16 @@ def test_contents_are_judged(change_of: dict[str, Any], code: str, level: str) -
     contents = evolve(CONTENTS, **change_of)
     found = [*jc.judge_sqlite((3, 53, 0), contents, 1), *jc.judge_contents(contents)]
     assert levels(found)[code] == level
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "wal_bytes", "level"),
+    [(0, 0, "ok"), (0, 99, "ok"), (3, 0, "ok"), (3, 99, "note"), (None, 0, "fault")],
+)
+def test_what_was_forgotten_may_be_in_the_wal(
+    forgotten: int | None, wal_bytes: int, level: str
+) -> None:
+    assert levels([jc.judge_forgotten(forgotten, wal_bytes)]) == {"forgotten": level}
 
 
 def test_an_old_sqlite_is_a_fault() -> None:
@@ -310,6 +325,10 @@ def test_a_damaged_wal_is_a_fault_though_sqlite_says_nothing(path: Path, tmp_pat
     wal[32 + 4120 * 9 + 100] ^= 1
     Path(f"{copy}-wal").write_bytes(wal)
     assert faults(copy) == {"wal_content"}
+    wal[32 + 4120 * 9 + 100] ^= 1
+    wal[20] ^= 1  # a salt of the header
+    Path(f"{copy}-wal").write_bytes(wal)
+    assert "wal_content" in faults(copy)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from carstore import Recorded, Store
-from carstore.errors import Closed, InvalidEvent, StoreFailed
+from carstore.errors import Closed, InvalidEvent, NotFound, StoreFailed
 from carstore.log import Head
 from carstore.names import RunId, StreamName
 from carstore.sqlite import follow, reading, wal
@@ -45,6 +45,25 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@in_loop
+async def test_a_place_past_the_end_of_the_log_is_refused(path: Path, readonly: bool) -> None:
+    """Else one would wait for ever, for events of a log that was cut, say."""
+    async with open_store(path, readonly=readonly) as store:
+        for found in (store.log.follow(after=2), store.log.follow_pages(after=99)):
+            with pytest.raises(NotFound, match="The log ends at 1"):
+                await asyncio.wait_for(anext(found), 5)
+
+
+@in_loop
+async def test_a_text_in_place_of_kinds_is_refused(path: Path) -> None:
+    """Its letters would be taken for kinds, of which there are no events."""
+    async with open_store(path) as store:
+        for call in (store.log.follow, store.log.follow_pages, store.log.read, store.log.pages):
+            with pytest.raises(TypeError, match=r"write kinds=\['state_changed'\]"):
+                await asyncio.wait_for(anext(call(kinds="state_changed")), 5)
 
 
 async def taken(found: AsyncGenerator[Recorded, None], count: int) -> list[int]:

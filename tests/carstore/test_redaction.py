@@ -11,7 +11,8 @@ from carstore import canonical
 from carstore.blobs import filled, has_references, hash_of, make_blob, references, referred
 from carstore.errors import InvalidJson
 from carstore.events import ActionSucceeded, ProposalReceived, StateChanged
-from carstore.names import LeaseName
+from carstore.log import Entry
+from carstore.names import LeaseName, StreamName
 from carstore.redaction import Redaction
 from carstore.sqlite.verify import verify
 from tests.carstore.helpers import in_loop, open_store
@@ -144,6 +145,17 @@ def test_rules_that_cannot_be_meant_are_refused() -> None:
         Redaction(inline_bytes=-1)
 
 
+@pytest.mark.parametrize("name", ["", "a*b", "**", "*a*b*", "***"])
+def test_a_rule_that_would_name_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="write a name, with a"):
+        Redaction(names=[name])
+
+
+def test_a_rule_is_a_text() -> None:
+    with pytest.raises(TypeError, match="not a text"):
+        Redaction(names=[7])
+
+
 def test_a_value_that_json_cannot_hold_is_refused() -> None:
     with pytest.raises(InvalidJson):
         Redaction().applied(succeeded({"a": object()}), [("output", "a")])
@@ -220,3 +232,85 @@ def test_rules_reach_the_values_of_a_plan_and_not_its_structure() -> None:
     assert referred(call["metadata"]["key"])
     assert referred(plan["context"]["id"])
     assert plan["id"] == "p"
+
+
+JUDGED = {
+    "id": "p",
+    "source": "s",
+    "actions": [
+        {
+            "id": "a",
+            "type": "assertion",
+            "parameters": {"key": "password", "expected": "v1"},
+            "preconditions": [
+                {"key": "password", "operator": "eq", "value": "v2", "description": ""},
+                {"key": "other", "operator": "eq", "value": {"password": "v3", "n": 1}},
+                {"key": "n", "operator": "gt", "value": 4},
+            ],
+        },
+    ],
+}
+
+
+def test_rules_reach_what_the_value_of_a_key_is_compared_with() -> None:
+    rules = Redaction(names=["password", "key", "operator"])
+    made, blobs = rules.applied(received(JUDGED))
+    assert isinstance(made, ProposalReceived)
+    assert sorted(blob.body for blob in blobs) == [b'"v1"', b'"v2"', b'"v3"']
+    first, second, third = made.proposal["actions"][0]["preconditions"]
+    assert (first["key"], first["operator"], second["value"]["n"]) == ("password", "eq", 1)
+    assert third == {"key": "n", "operator": "gt", "value": 4}
+    assert rules.applied(made) == (made, [])
+
+
+def test_what_only_looks_like_a_reference_to_an_output_goes_too() -> None:
+    """As what the tool is given: references are not looked for beside the log."""
+    parameters = {"password": "$$in.output", "list": ["$in.output", "$$in.output"], "n": 1}
+    action = {
+        "id": "t",
+        "tool": "x",
+        "parameters": parameters,
+        "expected_effects": {"password": "$in.output"},
+        "metadata": {"password": "$$in.output"},
+    }
+    plan = {"id": "p", "source": "s", "actions": [action]}
+    rules = Redaction(names=["password", "list"])
+    made, blobs = rules.applied(received(plan))
+    assert isinstance(made, ProposalReceived)
+    assert sorted(blob.body for blob in blobs) == [
+        b'"$$in.output"',
+        *[b'"$in.output"'] * 3,
+    ]
+    after = made.proposal["actions"][0]["parameters"]["list"]
+    assert after[0] == "$in.output"
+    assert referred(after[1])
+    assert rules.applied(made) == (made, [])
+
+
+def test_values_that_refer_to_each_other_are_filled_up_to_a_size() -> None:
+    values: dict[str, Any] = {}
+    value: Any = "x" * 1000
+    for _ in range(9):
+        blob = make_blob(value, sensitive=False)
+        values[blob.hash] = value
+        value = [blob.reference] * 1000
+    made = filled(value, values, max_chars=100_000)
+    assert len(canonical.dumps(made)) < 2_000_000
+    assert next(references(made)) in values
+
+
+def test_a_long_chain_of_values_does_not_end_the_stack() -> None:
+    values: dict[str, Any] = {}
+    value: Any = "x"
+    for _ in range(5000):
+        blob = make_blob(value, sensitive=False)
+        values[blob.hash] = value
+        value = [blob.reference]
+    assert next(references(filled(value, values))) in values
+
+
+def test_a_value_does_not_show_in_a_message_about_it() -> None:
+    blob = make_blob("hunter2-hunter2", sensitive=True)
+    entry = Entry(StreamName("s"), succeeded(blob.reference), None, (blob,))
+    assert "hunter2" not in f"{blob!r} {entry!r}"
+    assert repr(blob.nonce) not in repr(entry)

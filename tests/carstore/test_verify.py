@@ -449,7 +449,7 @@ def test_a_value_that_only_another_value_refers_to_is_looked_for(path: Path) -> 
     inner = asyncio.run(fill())
     assert found(verify_file(path)) == []
     edit(path, f"DELETE FROM blobs WHERE hash = '{inner}'")
-    assert found(verify_file(path)) == [(2, "blob")]
+    assert found(verify_file(path)) == [(3, "blob")]
 
 
 def test_many_values_are_read_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,80 @@ def test_a_wal_with_a_damaged_header_is_not_read(pinned: tuple[Path, int], tmp_p
     assert (found.frames > 0, found.valid) == (True, 0)
 
 
+@pytest.mark.parametrize("byte", range(32))
+def test_a_wal_is_ignored_from_any_damage_in_its_header_on(
+    pinned: tuple[Path, int], tmp_path: Path, byte: int
+) -> None:
+    data = bytearray(Path(f"{pinned[0]}-wal").read_bytes())
+    assert checked(bytes(data), tmp_path).header_ok
+    data[byte] ^= 0x10
+    found = checked(bytes(data), tmp_path)
+    assert (found.header_ok, found.valid, found.in_use) == (False, 0, False)
+    (tmp_path / "copy.db").write_bytes(pinned[0].read_bytes())
+    connection = sqlite3.connect(tmp_path / "copy.db")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    connection.close()
+    assert tables == 0, "SQLite ignores all of it"
+
+
+class Rounds:
+    """A WAL that begins anew whenever one of its frames was read, `times` at most."""
+
+    into: int
+    """The file that is read, which follows the writer's."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        self.name, self.times, self.pread = folder / "live.db", times, os.pread
+        writer = self.writer = sqlite3.connect(self.name, isolation_level=None)
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        writer.execute("CREATE TABLE t (a)")
+        self.fill()
+        # A file that was closed would drop the locks of the writer, so we look at its bytes only.
+        subprocess.run(["cp", f"{self.name}-wal", f"{folder}/copy.db-wal"], check=True)
+
+    def fill(self) -> None:
+        for n in range(12):
+            self.writer.execute("INSERT INTO t VALUES (?)", (n,))
+
+    def read(self, file: int, count: int, offset: int) -> bytes:
+        found = self.pread(file, count, offset)
+        if self.times and count == FRAME and offset == 32 + 3 * FRAME:
+            self.times -= 1
+            self.writer.execute("PRAGMA wal_checkpoint(RESTART)")
+            self.fill()
+            live = subprocess.run(["cat", f"{self.name}-wal"], capture_output=True, check=True)
+            os.pwrite(self.into, live.stdout, 0)
+        return found
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_wal_that_begins_anew_while_it_is_read_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    rounds = Rounds(tmp_path, times)
+    rounds.into = os.open(tmp_path / "copy.db-wal", os.O_RDWR)
+    monkeypatch.setattr(os, "pread", rounds.read)
+    found = read_wal(str(tmp_path / "copy.db"), ALL)
+    os.close(rounds.into)
+    rounds.writer.close()
+    assert found is not None
+    assert rounds.times == 0
+    assert found.in_use is (times == 3)
+    if times < 3:
+        assert (found.header_ok, found.commits_lost, found.valid) == (True, 0, 12)
+
+
+def test_damage_in_what_was_committed_is_told_of_a_wal_in_use(pinned: tuple[Path, int]) -> None:
+    wal = Path(f"{pinned[0]}-wal")
+    with wal.open("r+b") as file:
+        file.seek(32 + 5 * FRAME + 99)
+        file.write(b"damage")
+    found = read_wal(str(pinned[0]), ALL)
+    assert found is not None
+    assert (found.in_use, found.valid, found.commits_lost > 0) == (False, 5, True)
+
+
 def test_no_wal_and_an_empty_one_are_none(tmp_path: Path) -> None:
     assert wal_of(b"", tmp_path) is None
     assert read_wal(str(tmp_path / "none.db"), ALL) is None

@@ -19,7 +19,7 @@ from projections import (
     VIEWS,
     catch_up,
     fold,
-    materialize,
+    kept,
     rows,
     select,
 )
@@ -126,7 +126,7 @@ async def test_a_row_is_found_by_its_key_and_is_not_stored_for_that(path: Path) 
 async def test_a_row_far_behind_is_caught_up_first(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(materialize, "TAIL_EVENTS", 3)
+    monkeypatch.setattr(kept, "TAIL_EVENTS", 3)
     async with open_store(path) as store:
         await append(store, *[metered()] * 6)
         found = await row_of(store, COSTS, ("planner",))
@@ -185,7 +185,7 @@ async def _some_history(path: Path, *, stored: bool) -> None:
 async def test_a_store_that_only_reads_answers_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch, *, stored: bool, tail: int
 ) -> None:
-    monkeypatch.setattr(materialize, "TAIL_EVENTS", tail)
+    monkeypatch.setattr(kept, "TAIL_EVENTS", tail)
     await _some_history(path, stored=stored)
     before = content(path)
     async with open_store(path, readonly=True) as store:
@@ -219,7 +219,7 @@ async def test_a_file_in_a_folder_that_cannot_be_written_answers_the_same(
 async def test_a_file_that_somebody_keeps_locked_answers_the_same(
     path: Path, monkeypatch: pytest.MonkeyPatch, tail: int
 ) -> None:
-    monkeypatch.setattr(materialize, "TAIL_EVENTS", tail)
+    monkeypatch.setattr(kept, "TAIL_EVENTS", tail)
     await _some_history(path, stored=True)
     async with open_store(path, busy_timeout_ms=1) as store:
         other = sqlite3.connect(path, isolation_level=None)

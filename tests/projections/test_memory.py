@@ -1,20 +1,24 @@
 """Folding in memory."""
 
 import hashlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import attrs
 import pytest
+from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carstore.errors import UnknownEvent
-from carstore.events import StateChanged
+from carstore.events import InferenceMetered, StateChanged
 from projections import COSTS, STATE, checksum, fold
 from projections.costs import Cost
 from projections.errors import ViewFailed
 from projections.memory import changes, check_rows
 from projections.state import StateValue
-from projections.view import Key
+from projections.view import Key, View
 from tests.projections.plausible import changed, metered, received, record
 
 
@@ -127,6 +131,27 @@ def raising(*_: object) -> object:
     raise KeyError("x")
 
 
+def ending(*_: object) -> object:
+    """Else a command would print nothing and say that all is well."""
+    sys.exit(0)
+
+
+class Unreadable(Mapping[Key, Cost]):
+    def __getitem__(self, key: Key) -> Cost:
+        raise KeyError("none at all")
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter([("planner",)])
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
@@ -135,6 +160,19 @@ def raising(*_: object) -> object:
         ({"keys": lambda event, recorded: None}, "`keys` raised TypeError"),
         ({"keys": lambda event, recorded: ["planner"]}, "named 'planner', no tuple of 1"),
         ({"keys": lambda event, recorded: [("a", "b")]}, "no tuple of 1"),
+        (
+            {"keys": lambda event, recorded: [([1],)]},
+            r"named \(\[1\],\), and column 'agent'",
+        ),
+        ({"keys": lambda event, recorded: [("\ud800",)]}, "column 'agent' of the key holds str"),
+        ({"keys": lambda event, recorded: [(5,)]}, "column 'agent' of the key holds str"),
+        ({"keys": lambda event, recorded: [(None,)]}, "column 'agent' of the key holds str"),
+        ({"keys": lambda event, recorded: [(object(),)]}, "column 'agent' of the key holds str"),
+        ({"keys": lambda event, recorded: [Unshowable()]}, "a Unshowable, whose repr raises"),
+        ({"keys": ending}, r"`keys` raised SystemExit: 0 \(.*test_memory.py, line \d+\)"),
+        ({"evolve": ending}, r"`evolve` raised SystemExit: 0 \(.*test_memory.py, line \d+\)"),
+        ({"evolve": lambda rows, event, recorded: Unreadable()}, "`evolve` raised KeyError"),
+        ({"evolve": lambda rows, event, recorded: Unshowable()}, "a Unshowable, whose repr"),
         ({"evolve": lambda rows, event, recorded: None}, "answered None, no rows by key"),
         (
             {"evolve": lambda rows, event, recorded: {("planner",): "row"}},
@@ -150,6 +188,26 @@ def test_a_view_that_raises_or_answers_nonsense_is_named_with_the_event(
         fold(view, record(metered()))
     assert (caught.value.view, caught.value.code) == ("costs", "view_failed")
     assert "at event 1, of kind inference_metered" in caught.value.message
+
+
+@frozen
+class Numbered:
+    number: int
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, True, 1.0, "1"], ids=repr)
+def test_a_key_that_its_column_cannot_hold_is_refused_before_it_is_looked_up(value: Any) -> None:
+    view: View[Any, Any] = View(
+        name="numbers",
+        version=1,
+        kinds=(InferenceMetered,),
+        row=Numbered,
+        key=("number",),
+        keys=lambda event, recorded: [(value,)],
+        evolve=lambda rows, event, recorded: {},
+    )
+    with pytest.raises(ViewFailed, match="column 'number' of the key holds int"):
+        changes(view, record(metered()), pytest.fail)
 
 
 @pytest.mark.parametrize("value", [1.5, True, None, "1", 2**63, -(2**63) - 1], ids=repr)

@@ -16,7 +16,6 @@ from projections import (
     STATE,
     Rebuilt,
     View,
-    ViewDamaged,
     catch_up,
     checksum,
     compare,
@@ -25,7 +24,7 @@ from projections import (
     rows,
     scan,
 )
-from projections.errors import ViewFailed
+from projections.errors import RebuildOvertaken, ViewFailed
 from tests.carstore.helpers import in_loop, open_store
 from tests.projections.plausible import (
     all_of,
@@ -168,7 +167,7 @@ async def test_a_rebuild_that_was_overtaken_by_another_says_so(
         done = await asyncio.gather(
             *[rebuild(store, COSTS) for _ in range(3)], return_exceptions=True
         )
-        overtaken = [result for result in done if isinstance(result, ViewDamaged)]
+        overtaken = [result for result in done if isinstance(result, RebuildOvertaken)]
         assert 1 <= len(overtaken) <= 2
         assert len([result for result in done if isinstance(result, Rebuilt)]) + len(overtaken) == 3
         assert sql(path, "SELECT sql FROM sqlite_master WHERE name = 'view_costs_v1'") == made

@@ -111,6 +111,35 @@ def test_processes_of_two_versions_do_not_disturb_each_other(path: Path) -> None
     assert moved, "the older programs stood still"
 
 
+@in_loop
+async def test_the_plain_name_is_pointed_back_though_nothing_is_new(path: Path) -> None:
+    await grown(path, 20)
+    async with open_store(path) as store:
+        await catch_up(store, NEW)
+        shown = sql(path, "SELECT agent, calls FROM spent")
+        for damage in (
+            "DROP TABLE view_spent_v2; DELETE FROM view_positions WHERE version = 2",
+            "DROP VIEW spent",
+        ):
+            harm(path, damage)
+            head = (await store.log.head()).position
+            assert await catch_up(store, OLD) == head
+            assert sql(path, "SELECT * FROM spent") == shown, damage
+            before = path.with_name(f"{path.name}-wal").stat().st_size
+            await catch_up(store, OLD)
+            assert path.with_name(f"{path.name}-wal").stat().st_size == before, "it wrote again"
+        assert (await store.log.head()).position == head
+
+
+@in_loop
+async def test_a_name_that_is_something_elses_is_left_alone(path: Path) -> None:
+    await grown(path, 20)
+    harm(path, "DROP VIEW spent; CREATE VIEW spent AS SELECT 7 AS mine")
+    async with open_store(path) as store:
+        await catch_up(store, OLD)
+    assert sql(path, "SELECT * FROM spent") == [(7,)]
+
+
 @pytest.mark.parametrize("what", ["catch-up", "rebuild"])
 def test_a_newer_version_that_was_killed_half_way_does_not_show(path: Path, what: str) -> None:
     in_loop(lambda: grown(path, 120))()

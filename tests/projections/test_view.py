@@ -99,6 +99,8 @@ def test_names_of_the_schema_are_refused_for_stored_views(name: str) -> None:
         {"row": attrs.make_class("Odd", {"name": attrs.field(type=float)})},
         {"row": attrs.make_class("Odd", {"name": attrs.field(type=bytes)})},
         {"row": attrs.make_class("Odd", {"name": attrs.field(type=list[str])})},
+        {"row": attrs.make_class("Odd", {"name": attrs.field(type=str, alias="title")})},
+        {"row": attrs.make_class("Odd", {"name": attrs.field(type=str, converter=str.upper)})},
     ],
     ids=str,
 )

@@ -33,7 +33,7 @@ from projections import (
     checksum,
     compare,
     fold,
-    materialize,
+    kept,
     rebuild,
     row,
     rows,
@@ -63,7 +63,7 @@ class ViewsMachine(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.stores: list[Store] = []
         self.log: list[Recorded] = []
-        self.sizes = (scan.PAGE_EVENTS, materialize.TAIL_EVENTS)
+        self.sizes = (scan.PAGE_EVENTS, kept.TAIL_EVENTS)
 
     def run(self, awaitable: Any) -> Any:
         return self.loop.run_until_complete(awaitable)
@@ -76,7 +76,7 @@ class ViewsMachine(RuleBasedStateMachine):
 
     @initialize(page=st.integers(1, 9), tail=st.integers(0, 12))
     def begin(self, page: int, tail: int) -> None:
-        scan.PAGE_EVENTS, materialize.TAIL_EVENTS = page, tail
+        scan.PAGE_EVENTS, kept.TAIL_EVENTS = page, tail
         self.path = new_file(self.folder / "log.db")
         self.stores = [self.open(), self.open()]
         self.log = self.run(all_of(self.stores[0]))
@@ -220,7 +220,7 @@ class ViewsMachine(RuleBasedStateMachine):
         return found
 
     def teardown(self) -> None:
-        scan.PAGE_EVENTS, materialize.TAIL_EVENTS = self.sizes
+        scan.PAGE_EVENTS, kept.TAIL_EVENTS = self.sizes
         for store in self.stores:
             self.run(store.close())
         self.loop.close()

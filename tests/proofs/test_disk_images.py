@@ -1,12 +1,15 @@
 """What a disk may hold after power was lost, and what it must."""
 
 import random
+import sqlite3
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.prove.disk.images import SECTOR, VanishingDisk
+from engine.prove.disk.power import Image, _Corrupt, _survivors
 from engine.prove.disk.trace import Operation
 
 CREATED = [Operation("C", "f"), Operation("S", ".")]
@@ -93,8 +96,8 @@ def test_every_byte_is_the_synced_one_or_one_that_was_written_since(
     first = [Operation("W", "f", at, data) for at, data in before]
     later = [Operation("W", "f", at, data) for at, data in since]
     synced = disk_after(*CREATED, *first, Operation("S", "f"))
-    assert synced.unsynced == 0
     content = synced.image(random.Random(seed))["f"]
+    assert synced.image(random.Random(seed + 1)) == {"f": content}
     image = disk_after(*CREATED, *first, Operation("S", "f"), *later).image(random.Random(seed))[
         "f"
     ]
@@ -103,3 +106,21 @@ def test_every_byte_is_the_synced_one_or_one_that_was_written_since(
         known = {content[at] if at < len(content) else 0}
         known |= {data[at - start] for start, data in since if 0 <= at - start < len(data)}
         assert byte in known
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_sqlite_checks_every_image_as_a_whole(tmp_path: Path, number: int) -> None:
+    whole = tmp_path / "agents.db"
+    connection = sqlite3.connect(whole)
+    connection.execute("CREATE TABLE events (position INTEGER PRIMARY KEY, kind)")
+    connection.execute("CREATE INDEX kinds ON events (kind)")
+    connection.execute("INSERT INTO events VALUES (1, 'first kind')")
+    connection.commit()
+    connection.close()
+    assert _survivors(whole) == [(1, "first kind")]
+    content = whole.read_bytes()
+    at = content.rindex(b"first kind")  # in the index, behind the table
+    damaged = content[:at] + b"other" + content[at + 5 :]
+    image = Image(number, 0, {"agents.db": damaged}).write(tmp_path / "image")
+    with pytest.raises(_Corrupt):
+        _survivors(image)

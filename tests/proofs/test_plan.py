@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.prove.broken import BREAKAGES
-from engine.prove.plan import OwnPlan, plan_proof
+from engine.prove.plan import NOTHING_COMPARED, OwnPlan, plan_proof
 from engine.prove.proof import Outcome
 from tests.engine.cli.harness import call, plan
 
@@ -86,11 +86,21 @@ def test_doubts_are_answered_as_the_user_says(tmp_path: Path, on_doubt: str) -> 
     assert outcome.figures["runs finished"] > 0
 
 
-def test_a_plan_that_fails_by_itself_is_killed_too(tmp_path: Path) -> None:
-    outcome = prove(tmp_path, plan(call("l", "look", n=1), call("f", "forget", "l")), kills=2)
+@pytest.mark.parametrize("on_doubt", ["hold", "fail"])
+def test_the_ends_of_a_plan_that_fails_by_itself_are_compared_too(
+    tmp_path: Path, on_doubt: str
+) -> None:
+    fails = plan(call("l", "look", n=1), call("f", "forget", "l"))
+    outcome = prove(tmp_path, fails, kills=2, on_doubt=on_doubt)
     assert outcome.holds, outcome
-    assert outcome.figures["ends compared"] == 0
-    assert "not compared" in outcome.notes[0]
+    assert outcome.figures["ends compared"] == outcome.figures["files"] > 0
+    assert "what became of each action" in outcome.notes[0]
+
+
+def test_that_no_end_was_compared_is_said(tmp_path: Path) -> None:
+    outcome = prove(tmp_path, plan(call("c", "charge")), kills=1, on_doubt="hold")
+    compared = outcome.figures["ends compared"]
+    assert (NOTHING_COMPARED in outcome.notes) is (compared == 0)
 
 
 def test_ends_that_differ_by_themselves_are_not_compared(tmp_path: Path) -> None:

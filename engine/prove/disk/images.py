@@ -101,13 +101,6 @@ class VanishingDisk:
         else:
             self.names[name] = file
 
-    @property
-    def unsynced(self) -> int:
-        """Things that may be there or not."""
-        files = {id(file): file for file in (*self.names.values(), *self.synced_names.values())}
-        changes = sum(len(one) for one in self.pending.values())
-        return changes + sum(len(file.pending) for file in files.values())
-
     def image(self, source: random.Random) -> dict[str, bytes]:
         """Files that may be there after power was lost at this moment, by name."""
         # Now and then all, or nothing: chance alone hardly ever makes these.

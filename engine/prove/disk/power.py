@@ -33,7 +33,6 @@ FEW_IMAGES = 200
 IMAGES_OF_ONE_MOMENT = 4
 CRASH_SHARE = 5
 """One in so many images is of a history with durability `crash`."""
-INTEGRITY_EVERY = 10
 OPENED_EVERY = 200
 """One in so many images is opened by carstore, appended to, and verified with all its views."""
 MOST_BROKEN = 20
@@ -178,9 +177,9 @@ class _Outage:
         losses.images += 1
 
     def _look(self, image: Image) -> list[tuple[Any, ...]]:
-        """The events that SQLite finds in an image; now and then, carstore opens it too."""
+        """The events in an image; now and then, carstore opens it too."""
         database = image.write(self.folder / "image")
-        events = _survivors(database, thoroughly=image.number % INTEGRITY_EVERY == 0)
+        events = _survivors(database)
         if image.number % OPENED_EVERY == OPENED_EVERY // 2:
             self.losses.opened += 1
             # Made anew: whoever opens it first recovers it.
@@ -192,20 +191,23 @@ class _Corrupt(Exception):
     """What was found in a file that opened."""
 
 
-def _survivors(database: Path, *, thoroughly: bool) -> list[tuple[Any, ...]]:
-    """The events in a file that nobody of ours has looked at before."""
+def _survivors(database: Path) -> list[tuple[Any, ...]]:
+    """The events in a file that nobody of ours has looked at before, and that SQLite finds sound as
+    a whole.
+
+    Raises:
+        sqlite3.Error, _Corrupt
+    """
     if not database.exists():
         return []
     connection = sqlite3.connect(database)
     try:
+        (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if said != "ok":
+            raise _Corrupt(said)
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
             return []
-        events = connection.execute("SELECT * FROM events ORDER BY position").fetchall()
-        if thoroughly:
-            (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if said != "ok":
-                raise _Corrupt(said)
-        return events
+        return connection.execute("SELECT * FROM events ORDER BY position").fetchall()
     finally:
         connection.close()
 

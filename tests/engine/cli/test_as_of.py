@@ -20,6 +20,7 @@ COMMANDS = [
     ("view", "runs"),
     ("view", "actions"),
     ("view", "leases"),
+    ("head",),
 ]
 
 
@@ -69,6 +70,11 @@ def test_a_position_beyond_the_end_is_refused(
     done = cli(command[0], str(grown[head]), *command[1:], "--at", str(head + 1), "--json")
     assert (done.code, done.json["error"]["code"]) == (2, "not_found")
     assert f"The log ends at {head}." in done.json["error"]["message"]
+
+
+def test_the_head_before_the_first_event_is_no_event(grown: dict[int, Path]) -> None:
+    head = cli("head", str(grown[max(grown)]), "--at", "0", "--json").json
+    assert head == {"position": 0, "hash": "0" * 64}
 
 
 def test_a_run_in_the_middle_is_shown_as_it_was(grown: dict[int, Path]) -> None:

@@ -78,3 +78,33 @@ def test_a_file_too_damaged_to_open_is_checked_all_the_same(ran: Folder) -> None
     done = cli("verify", "a.db", "--json")
     assert done.code == 1
     assert done.json["problems"]
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 16, bytes(100), b"no SQLite at all" * 256])
+def test_a_file_without_its_first_page_is_examined(ran: Folder, damage: bytes) -> None:
+    events = cli("head", "a.db", "--json").json["position"]
+    content = bytearray((ran / "a.db").read_bytes())
+    content[: len(damage)] = damage
+    (ran / "a.db").write_bytes(content)
+    done = cli("verify", "a.db", "--json")
+    assert done.code == 1
+    assert {problem["code"] for problem in done.json["problems"]} == {"unreadable"}
+    assert f"hold {events} events" in done.json["problems"][-1]["message"]
+    assert "carstore salvage" in cli("verify", "a.db").stdout
+    assert (ran / "a.db").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", b"text" * 5000, b"SQLite format 3\0" + bytes(9000)]
+)
+def test_a_file_without_events_is_no_database(folder: Folder, content: bytes) -> None:
+    (folder / "x.db").write_bytes(content)
+    done = cli("verify", "x.db", "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, "not_a_database")
+
+
+def test_one_problem_is_one(ran: Folder) -> None:
+    connection = sqlite3.connect(ran / "a.db")
+    connection.execute("DROP TRIGGER events_update")
+    connection.close()
+    assert cli("verify", "a.db").stdout.endswith("\n1 problem\n")

@@ -3,7 +3,10 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,46 @@ def test_documents_have_the_documented_shape(copied: Folder) -> None:
     assert {**shape(imported), "held": ["value"]} == documented("restore")
 
 
+def test_one_ctrl_c_ends_waiting_for_a_pipe(ran: Folder) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:  # until there is no room
+            os.write(writing, b" " * 4096)
+    os.set_blocking(writing, True)
+    empty, unused = os.pipe()
+    started = [
+        subprocess.Popen(
+            command(*words), stdin=empty, stdout=writing, stderr=subprocess.PIPE, env=environment()
+        )
+        for words in (("import", "-", "i.db"), ("export", "a.db", "-"))
+    ]
+    time.sleep(2.5)
+    for one in started:
+        assert one.poll() is None
+        one.send_signal(signal.SIGINT)
+    for one in started:
+        _, err = one.communicate(timeout=10)
+        assert one.returncode == 130, err
+    for file in (reading, writing, empty, unused):
+        os.close(file)
+    assert sorted(ran.path.glob("*.part")) == []
+    assert not (ran / "i.db").exists()
+
+
+def test_what_is_missing_is_not_told_to_be_made_by_a_run(copied: Folder) -> None:
+    for words in (
+        ("backup", "none.db", "n.db"),
+        ("restore", "none.db", "n.db"),
+        ("doubts", "f.db", "--origin", "none.db"),
+        ("resume", "f.db", "--origin", "none.db"),
+    ):
+        done = cli(*words)
+        assert done.code == 2
+        assert "there is no database 'none.db'" in done.stderr
+        assert "carstore run" not in done.stderr
+
+
 def test_a_log_goes_through_a_pipe_and_back(ran: Folder) -> None:
     written = process("export", "a.db", "-")
     assert written.code == 0
@@ -125,6 +168,8 @@ def test_wrong_input_ends_with_2_and_makes_nothing(ran: Folder) -> None:
         (("fork", "a.db", "n.db"), "usage"),
         (("fork", "a.db", "n.db", "--at", "0"), "usage"),
         (("fork", "a.db", "n.db", "--at", "9999"), "not_found"),
+        (("fork", "a.db", "n.db", "--at", str(2**63)), "usage"),
+        (("export", "a.db", "n", "--at", str(2**63)), "usage"),
         (("backup", "none.db", "n.db"), "not_found"),
         (("backup", "tools.py", "n.db"), "not_a_database"),
         (("restore", "none.db", "n.db"), "not_found"),
@@ -193,8 +238,13 @@ def test_doubts_tell_how_the_call_ended_in_the_origin(copied: Folder, taken: Pat
     assert doubt["origin"]["output"] == "waited"
     said = cli("doubts", "f.db").stdout
     assert f"In the origin ({taken / 'a.db'}), run s, action one succeeded" in said
-    [answer] = [line for line in said.splitlines() if "--succeeded" in line and "  " in line[:2]]
-    assert cli(*shlex.split(answer)[1:]).code == 0
+    [answer] = next_commands(said)
+    assert answer == ["resolve", "f.db", "s", "one", "--succeeded", '"waited"']
+    held = cli("resume", "f.db", "s")
+    assert next_commands(held.stdout) == [answer]
+    assert "--retry" not in held.stdout + said
+    assert next_commands(cli("resume", "f.db", "s", "--json").stderr) == [answer]
+    assert cli(*answer).code == 0
     held = cli("resume", "f.db", "s")
     assert held.code == 3
     assert f"In the origin ({taken / 'a.db'}), run s ended: succeeded." in held.stdout
@@ -214,6 +264,14 @@ def test_the_origin_can_be_named(copied: Folder) -> None:
     assert doubt["origin"]["output"] == "waited"
     said = cli("resume", "r.db", "s", "--origin", "a.db", "--json")
     assert said.json[0]["waits_for"] == "acceptance"
+    assert said.json[0]["origin"] == {
+        "path": "a.db",
+        "status": "succeeded",
+        "calls": said.json[0]["origin"]["calls"],
+    }
+    first = said.json[0]["origin"]["calls"][0]
+    assert {"action_id": "one", "undo": False, "attempt": 1, **doubt["origin"]} == first
+    assert cli("resume", "r.db", "s", "--json").json[0]["origin"] is None
     assert "run s ended: succeeded" in said.stderr
     cli("new", "hello")
     other = cli("backup", "f.db", "other.db")

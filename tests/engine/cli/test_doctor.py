@@ -49,7 +49,10 @@ def test_runs_that_wait_are_told_with_what_to_do(folder: Folder) -> None:
     assert cli("restore", "a.db", "b.db").code == 0
     done = cli("doctor", "b.db")
     assert "held, since the file is a copy: late" in done.stdout
-    assert "--accept-copy" in done.stdout
+    assert "do: carstore resume b.db late --tools FILE_OR_MODULE --accept-copy" in done.stdout
+    done = cli("resume", "b.db", "late", "--tools", "tools.py", "--accept-copy")
+    assert done.code == 3
+    assert "waiting for a person: late" in cli("doctor", "b.db").stdout
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"SQLite format 3\0" * 900])
@@ -83,7 +86,9 @@ def test_each_kind_of_unfinished_run_has_its_remedy() -> None:
     assert found.level == "note"
     assert "s0, s1, s2, s3, s4 and 4 more" in found.what
     assert "carstore resume 'a b.db' --tools" in found.do
-    assert "--accept-copy" in found.do
+    assert "'a b.db' h --tools FILE_OR_MODULE --accept-copy" in found.do
+    many = judge_runs("a.db", {**nothing, "held": [f"h{n}" for n in range(9)]})
+    assert "carstore resume a.db --tools FILE_OR_MODULE --accept-copy" in many.do
 
 
 def standing(**other: Any) -> Standing:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli.told import tell_own
 from engine.prove import catalog
 from engine.prove.broken import BREAKAGES
+from engine.prove.conduct import Conducted
 from engine.prove.proof import Outcome, Progress, Proof, Scale
 from tests.engine.cli.harness import Done, Folder, call, cli, command, environment, plan, process
 
@@ -86,14 +88,16 @@ def test_what_cannot_be_tried_is_skipped_with_its_reason(
     assert done.code == 0
     assert "skipped: needs a C compiler" in done.stdout
     page = (folder / "page.md").read_text()
-    assert "| fence | fence holds. | skipped: needs a C compiler | not tried |" in page
+    assert "| fence | fence holds. | not tried |" in page
+    assert "### fence\n\nskipped: needs a C compiler\n" in page
 
 
 def test_the_report_holds_figures_seed_and_machine(folder: Folder, catalogue: list[Proof]) -> None:
     catalogue.append(made_up("fence", "oh"))
     assert cli("prove", "--seed", "77", "--report", "page.md", "--json").code == 1
     page = (folder / "page.md").read_text()
-    assert "| fence | fence holds. | tries: 1,234; ms: 0.50 | **no** |" in page
+    assert "| fence | fence holds. | **no** |" in page
+    assert "### fence\n\n* tries: 1,234\n* ms: 0.50\n" in page
     assert "seed 77" in page
     assert "CPUs" in page
     assert "SQLite" in page
@@ -113,6 +117,8 @@ def test_the_report_holds_figures_seed_and_machine(folder: Folder, catalogue: li
         (("--plan", "plan.json", "--tools", "none.py"), "none.py does not exist"),
         (("--plan", "other.json", "--tools", "tools.py"), "has no tool missing"),
         (("--report", "no/folder/page.md"), "does not exist"),
+        (("--report", "tools.py/page.md"), "cannot be written"),
+        (("--only", "fence", "--kills", "5"), "--only leaves out"),
         (("--kills", "0"), "0"),
         (("--scale", "huge"), "huge"),
         (("agents.db",), "unexpected extra argument"),
@@ -129,6 +135,22 @@ def test_bad_usage_ends_with_2_before_anything_is_tried(
     assert done.stdout == ""
 
 
+def test_a_report_that_cannot_be_written_at_the_end_does_not_lose_the_figures(
+    folder: Folder, catalogue: list[Proof], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    catalogue.append(made_up("good"))
+    (folder / "page.md").write_text("before")
+    monkeypatch.setattr(Path, "write_text", full)
+    done = cli("prove", "--no-broken", "--report", "page.md", "--json")
+    assert done.code == 1
+    assert done.json["proofs"][0]["figures"] == {"tries": 1_234, "ms": 0.5}
+    assert "page.md could not be written: No space left on device" in done.stderr
+    assert (folder / "page.md").read_text() == "before"
+
+
 def own(folder: Folder, content: object, *options: str) -> Done:
     return process(
         "prove", "--plan", folder.plan(content), "--tools", "tools.py", "--seed", "5", *options
@@ -143,6 +165,28 @@ def test_a_plan_of_ones_own_is_killed_and_goes_on(folder: Folder) -> None:
     assert figures["processes killed"] == "3"
     assert figures["acknowledged events lost"] == "0"
     assert "really called" in done.stderr
+    assert "That the proofs can fail is tried on carstore's own plans only" in done.stdout
+
+
+def test_the_report_of_a_plan_of_ones_own_stands_by_itself(folder: Folder) -> None:
+    done = own(folder, LOOKS, "--kills", "1", "--report", "own.md")
+    assert done.code == 0, done
+    page = (folder / "own.md").read_text()
+    assert "* processes killed: 1\n" in page
+    assert "Holds: yes." in page
+    assert "](" not in page
+    assert "<!--" not in page
+
+
+@pytest.mark.parametrize(
+    ("compared", "said"), [(0, "Holds, but no end was compared: "), (2, "Holds: ")]
+)
+def test_the_verdict_says_whether_ends_were_compared(
+    capsys: pytest.CaptureFixture[str], compared: int, said: str
+) -> None:
+    outcome = Outcome(figures={"ends compared": compared})
+    tell_own(Conducted(proof=made_up("your plan"), outcome=outcome, kept=None))
+    assert f"\n{said}your plan holds.\n" in capsys.readouterr().out
 
 
 def test_it_says_how_many_runs_wait_for_a_person(folder: Folder) -> None:

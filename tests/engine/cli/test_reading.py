@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.engine.cli.harness import BAD, ROLLED_BACK, Folder, call, cli, plan, write
+from tests.projections.plausible import append_unknown
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
 
@@ -175,6 +176,47 @@ def test_the_agent_of_an_event_is_the_source_but_of_a_metering_the_metered(ran: 
         ("inference_metered", "second"),
     ]
     assert events("--agent", "nobody") == []
+
+
+def test_a_kind_that_only_the_file_knows_is_found(ran: Folder) -> None:
+    position = append_unknown(ran / "a.db")
+    for command in (("log",), ("search", "future")):
+        done = cli(command[0], "a.db", *command[1:], "--kind", "of_the_future", "--json")
+        assert done.code == 0, command
+        found = json.loads(done.stdout)
+        assert (found[0] if isinstance(found, list) else found)["position"] == position
+        done = cli(command[0], "a.db", *command[1:], "--kind", "of_the_futur", "--json")
+        assert (done.code, done.json["error"]["path"]) == (2, "--kind")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("log", "--after"),
+        ("log", "--at"),
+        ("log", "--tail"),
+        ("log", "--limit"),
+        ("search", "x", "--limit"),
+        ("search", "x", "--at"),
+        ("view", "runs", "--limit"),
+        ("view", "runs", "--at"),
+        ("state", "--at"),
+        ("head", "--at"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_sqlite_cannot_hold_is_refused(ran: Folder, command: tuple[str, ...]) -> None:
+    for number in (2**63, 99999999999999999999, -1):
+        done = cli(*asked(command, str(number), "--json"))
+        assert (done.code, done.json["error"]["code"]) == (2, "usage")
+    done = cli(*asked(command, str(2**63 - 2), "--json"))
+    assert done.code in (0, 2)
+    assert done.code == 0 or done.json["error"]["code"] == "not_found"
+
+
+def test_following_from_beyond_the_end_is_refused(ran: Folder) -> None:
+    done = cli("log", "a.db", "--after", "9999", "--follow", "--json")
+    assert (done.code, done.json["error"]["code"]) == (2, "not_found")
 
 
 def test_a_kind_or_run_that_does_not_exist_is_refused(ran: Folder) -> None:

@@ -1,6 +1,10 @@
 """`carstore salvage`: what it prints, and what it leaves."""
 
+import errno
 import json
+import os
+import stat
+from typing import Any, TextIO
 
 import pytest
 
@@ -27,7 +31,7 @@ def test_what_is_proven_is_copied_and_the_rest_is_told(damaged: Folder) -> None:
     assert f"Made {damaged / 'new.db'}: 5 events" in done.stdout
     assert "event 6 is not the one its hash was made for" in done.stdout
     assert f"{last_position() - 5} later events can be read, and are not trusted" in done.stdout
-    assert "1 runs were not finished" in done.stdout
+    assert "1 run was not finished" in done.stdout
     assert cli("verify", "new.db").code == 0
     assert "waiting" in cli("runs", "new.db").stdout
 
@@ -66,6 +70,7 @@ def test_a_whole_file_loses_nothing(ran: Folder) -> None:
         (("a.db", "new.db", "--list", "-"), 2, "usage"),
         (("a.db", "new.db", "--list", "tools.py"), 2, "already_there"),
         (("a.db", "new.db", "--list", "no/rest"), 2, "usage"),
+        (("a.db", "new.db", "--list", "./new.db"), 2, "usage"),
     ],
 )
 def test_what_cannot_be_done_leaves_no_file(
@@ -76,3 +81,31 @@ def test_what_cannot_be_done_leaves_no_file(
     assert (done.code, done.json["error"]["code"]) == (code, error)
     assert sorted(damaged.path.glob("*.part")) == []
     assert not (damaged / "new.db").exists()
+
+
+def test_a_list_that_fails_is_told_as_that_and_the_new_file_stays(
+    damaged: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> TextIO:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("engine.cli.salvage._Lines._to_write", full)
+    done = cli("salvage", "a.db", "new.db", "--list", "rest.jsonl")
+    monkeypatch.undo()
+    assert done.code == 1
+    assert f"{damaged / 'rest.jsonl'} was not made: No space left on device." in done.stderr
+    assert f"The new file {damaged / 'new.db'} is made, up to position 5." in done.stderr
+    assert cli("verify", "new.db").code == 0
+    assert sorted(one.name for one in damaged.path.glob("*rest*")) == []
+
+
+def test_who_may_not_read_the_file_may_not_read_the_list(damaged: Folder) -> None:
+    (damaged / "a.db").chmod(0o400)
+    assert cli("salvage", "a.db", "new.db", "--list", "rest.jsonl").code == 0
+    assert stat.S_IMODE((damaged / "rest.jsonl").stat().st_mode) == 0o600
+
+
+def test_where_the_original_was_is_recorded_whole(damaged: Folder) -> None:
+    assert cli("salvage", "a.db", "new.db").code == 0
+    started = cli("log", "new.db", "--kind", "log_epoch_started", "--tail", "1", "--json").json
+    assert started["data"]["origin"]["path"] == str(damaged / "a.db")

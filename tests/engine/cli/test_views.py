@@ -233,6 +233,22 @@ def test_a_view_that_raises_is_told_with_its_line(mine: Folder) -> None:
     assert cli("verify", "a.db", "--views", "mine.py").code == 0, "nothing of it is stored"
 
 
+def test_a_view_that_ends_the_program_does_not_pass_for_a_good_one(mine: Folder) -> None:
+    text = (mine / "mine.py").read_text(encoding="utf-8")
+    ending = text.replace("use.calls + 1", "sys.exit(0)")
+    (mine / "mine.py").write_text(f"import sys\n{ending}", encoding="utf-8")
+    for command in ("view", "rebuild"):
+        name = ("tools",) if command == "view" else ("--view", "tools")
+        done = cli(command, "a.db", *name, "--views", "mine.py", "--json")
+        assert (done.code, done.json["error"]["code"]) == (1, "view_failed")
+        assert "SystemExit: 0" in done.json["error"]["message"]
+    (mine / "mine.py").write_text(text, encoding="utf-8")
+    assert cli("rebuild", "a.db", "--view", "tools", "--views", "mine.py").code == 0
+    (mine / "mine.py").write_text(f"import sys\n{ending}", encoding="utf-8")
+    done = cli("verify", "a.db", "--views", "mine.py", "--json")
+    assert (done.code, [one["code"] for one in done.json["problems"]]) == (1, ["view_failed"])
+
+
 @pytest.mark.parametrize("command", ["views", "view", "rebuild", "verify"])
 def test_a_file_of_views_that_cannot_be_used_is_refused(ran: Folder, command: str) -> None:
     name = ("costs",) if command == "view" else ()
