@@ -106,7 +106,8 @@ class _Lines:
         trace: TracebackType | None,
     ) -> None:
         with self._failing(), self._open:
-            if kind is None and self._made is not None and self._file is not None:
+            whole = kind is None and self.failed is None
+            if whole and self._made is not None and self._file is not None:
                 self._file.close()
                 self._made.finish()
 

@@ -188,7 +188,7 @@ class PlanCheck:
             return "is the action itself; name another that undoes it"
         if kind in _STATE_TYPES:
             return f"is of type {shown(kind)}; only a tool_call can undo"
-        if name in self.undo:
+        if isinstance(name, str) and name in self.undo:
             return f"would never run: {shown(name)} runs only to undo, and is not undone itself"
         return None
 

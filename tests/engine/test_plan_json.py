@@ -447,6 +447,17 @@ def test_any_tangle_of_actions_is_read_or_refused(actions: list[Action]) -> None
     read_or_refuse(proposal_to_dict(Proposal(actions=actions)))
 
 
+def test_an_id_of_any_type_is_refused_where_actions_undo_each_other() -> None:
+    undo = {"type": "action_ref", "action_id": "u"}
+    for name in ([], {}, 7, None):
+        actions = [
+            {"id": "a", "type": "tool_call", "tool": "t", "compensation": undo},
+            {"id": name, "type": "tool_call", "tool": "t", "compensation": undo},
+            {"id": "u", "type": "tool_call", "tool": "t"},
+        ]
+        read_or_refuse({"actions": actions})
+
+
 def read_or_refuse(source: Any) -> None:
     try:
         proposal = parse_proposal(source)

@@ -28,8 +28,9 @@ from carstore.copies import export, import_, restore
 from carstore.events import KINDS
 from carstore.leases import GRACE_US, TTL_US
 from carstore.names import RunId
-from carstore.origin import Cause
+from carstore.origin import Life
 from carstore.redaction import Redaction
+from carstore.sqlite.life import begin_life
 from engine import Proposal, Runtime, resolve
 from engine.held import open_run
 from engine.rules.retries import Backoff
@@ -39,9 +40,6 @@ from tests.golden.workload import Crew, Ticking, World
 
 MADE_AT = "2026-11-20 00:00:00+00:00"
 """What the file says of when its schema was made: not a word of where and when it really was."""
-
-
-BEGIN = copies._Begin
 
 
 class Death(Exception):
@@ -84,15 +82,15 @@ async def _history(path: Path) -> None:
         life: dict[str, Any] = {"open_runs": open_run, "clock": clock, "processes": crew}
         await import_(lines, imported, **life)
         await scene(imported, _in_a_copy, run_id="imported")
-        with mock.patch.object(copies, "_Begin", _begin_from_nowhere):
+        with mock.patch.object(copies, "begin_life", _begin_from_nowhere):
             await restore(imported, path, **life)
         await scene(path, _in_a_copy, run_id="restored")
 
 
-def _begin_from_nowhere(cause: Cause, origin: str, *others: Any) -> object:
+def _begin_from_nowhere(connection: sqlite3.Connection, path: str, **how: Any) -> Life:
     """The beginning of a copy that does not say in which folder it was made."""
-    assert origin
-    return BEGIN(cause, "/backups/größer.db", *others)
+    assert how["origin_path"]
+    return begin_life(connection, path, **{**how, "origin_path": "/backups/größer.db"})
 
 
 Scene = Callable[..., Awaitable[None]]

@@ -108,8 +108,7 @@ def test_every_byte_is_the_synced_one_or_one_that_was_written_since(
         assert byte in known
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_sqlite_checks_every_image_as_a_whole(tmp_path: Path, number: int) -> None:
+def test_sqlite_checks_an_image_as_a_whole(tmp_path: Path) -> None:
     whole = tmp_path / "agents.db"
     connection = sqlite3.connect(whole)
     connection.execute("CREATE TABLE events (position INTEGER PRIMARY KEY, kind)")
@@ -121,6 +120,6 @@ def test_sqlite_checks_every_image_as_a_whole(tmp_path: Path, number: int) -> No
     content = whole.read_bytes()
     at = content.rindex(b"first kind")  # in the index, behind the table
     damaged = content[:at] + b"other" + content[at + 5 :]
-    image = Image(number, 0, {"agents.db": damaged}).write(tmp_path / "image")
+    image = Image(1, 0, {"agents.db": damaged}).write(tmp_path / "image")
     with pytest.raises(_Corrupt):
         _survivors(image)

@@ -80,7 +80,9 @@ def test_a_file_too_damaged_to_open_is_checked_all_the_same(ran: Folder) -> None
     assert done.json["problems"]
 
 
-@pytest.mark.parametrize("damage", [b"\xff" * 16, bytes(100), b"no SQLite at all" * 256])
+@pytest.mark.parametrize(
+    "damage", [b"\xff" * 16, bytes(100), b"no SQLite at all" * 256], ids=["mark", "header", "page"]
+)
 def test_a_file_without_its_first_page_is_examined(ran: Folder, damage: bytes) -> None:
     events = cli("head", "a.db", "--json").json["position"]
     content = bytearray((ran / "a.db").read_bytes())
