@@ -167,9 +167,11 @@ def has_references(text: str) -> bool:
     return _MARK in text
 
 
-def references_in_text(text: str) -> set[str]:
-    """The hashes of all references in a canonical text."""
-    return set(references(canonical.loads_trusted(text))) if has_references(text) else set()
+def references_in_text(text: str, *, sensitive: bool = True) -> set[str]:
+    """The same of a canonical text."""
+    if not has_references(text):
+        return set()
+    return set(references(canonical.loads_trusted(text), sensitive=sensitive))
 
 
 def filled(

@@ -26,7 +26,7 @@ from carstore.holders import Processes, SystemProcesses
 from carstore.jsonl import Reader
 from carstore.log import Head
 from carstore.origin import Cause, Copied, Life, OpenRun, OpenRuns, Origin, Progress
-from carstore.pipes import Inflow, Outflow
+from carstore.pipes import Outflow, ahead, without_waiting
 from carstore.placing import Placed, placed
 from carstore.sqlite.copies import Tell, check, copy_events, copy_pages, opened, up_to_date
 from carstore.sqlite.exchange import read_import, write_export
@@ -35,8 +35,6 @@ from carstore.sqlite.life import begin_life
 PathLike: TypeAlias = str | os.PathLike[str]
 
 _READ_ONLY, _WRITABLE = 0o444, 0o200
-
-_READ_BYTES = 64 * 1024
 
 _LAST = 2**63 - 1
 """No position is larger: SQLite has no larger integers."""
@@ -189,11 +187,11 @@ async def import_(
 
     def make(made: Placed, tell: Steps) -> Head:
         if isinstance(file, str | os.PathLike):
-            with open(file, "rb", buffering=0, opener=_without_waiting) as opened_file:
+            with open(file, "rb", buffering=0, opener=without_waiting) as opened_file:
                 return read_import(
-                    Reader(os.fspath(file), _ahead(opened_file, tell)), made.part, tell
+                    Reader(os.fspath(file), ahead(opened_file, tell.check)), made.part, tell
                 )
-        return read_import(Reader("standard input", _ahead(file, tell)), made.part, tell)
+        return read_import(Reader("standard input", ahead(file, tell.check)), made.part, tell)
 
     begin = _Begin("imported", source, open_runs, clock, processes)
     return await beside_the_loop(partial(_another, new, make, begin), progress)
@@ -311,18 +309,6 @@ def _file_to_read(file: PathLike | BinaryIO) -> str | None:
     if not os.path.exists(file):
         raise NotFound("file", os.fspath(file), "`carstore export` makes one.")
     return os.path.abspath(file) if os.path.isfile(file) else None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe also if nobody has opened the other end so far."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _ahead(file: BinaryIO, tell: Steps) -> BinaryIO:
-    """To be read in lines."""
-    if not isinstance(file, io.RawIOBase):
-        return file
-    return io.BufferedReader(Inflow(file.fileno(), tell.check), _READ_BYTES)
 
 
 def _check_differs(origin: str, name: PathLike) -> None:

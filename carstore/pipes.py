@@ -4,7 +4,7 @@ import io
 import os
 import select
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from attrs import define, field
 
@@ -61,6 +61,19 @@ class Outflow:
         self._left.clear()
 
 
+def without_waiting(path: str, flags: int) -> int:
+    """Open a file, as an `opener`; a pipe also if nobody has opened the other end so far."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def ahead(file: BinaryIO, check: Check) -> BinaryIO:
+    """A file to be read in lines. One with a buffer is taken as it is: nobody can know what is in
+    it, and so whether there is anything to wait for."""
+    if not isinstance(file, io.RawIOBase):
+        return file
+    return io.BufferedReader(Inflow(file.fileno(), check), _KEPT_BYTES)
+
+
 def _wait(file: int, event: int, check: Check) -> None:
     """Wait until a file is ready, or will never be: then using it says so."""
     poll = select.poll()
@@ -70,4 +83,4 @@ def _wait(file: int, event: int, check: Check) -> None:
         check()
 
 
-__all__ = ["Check", "Inflow", "Outflow"]
+__all__ = ["Check", "Inflow", "Outflow", "ahead", "without_waiting"]

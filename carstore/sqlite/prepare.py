@@ -46,6 +46,8 @@ class Submission:
     """Values that go beside the log."""
     references: frozenset[str] = frozenset()
     """Hashes of other values that the entries refer to."""
+    open_references: frozenset[str] = frozenset()
+    """Those of them that are not said to be sensitive."""
     outcome: Appended | Exception | None = None
     future: Future[Appended] | None = None
     """Where the outcome is awaited."""
@@ -66,16 +68,19 @@ def prepare(entries: Sequence[Entry], expect: Expect, redaction: Redaction) -> S
         check_names("expect", _names_of(expect))
     blobs: list[Blob] = []
     prepared = [_prepare(entry, redaction, blobs) for entry in entries]
-    references = _references(prepared, blobs)
-    return Submission(prepared, expect, blobs, references)
-
-
-def _references(prepared: Sequence[Prepared], blobs: Sequence[Blob]) -> frozenset[str]:
-    found: set[str] = set()
+    submission = Submission(prepared, expect, blobs)
     for _, _, encoded in prepared:
         if has_references(encoded.data if encoded.rest is None else encoded.rest):
-            found |= references_in_text(with_prev(encoded, None) if encoded.rest else encoded.data)
-    return frozenset(found.difference([blob.hash for blob in blobs])) if found else frozenset()
+            _note_references(submission, encoded)
+    return submission
+
+
+def _note_references(submission: Submission, encoded: Encoded) -> None:
+    """Take in what an event refers to, but for the values that come with it."""
+    own = {blob.hash for blob in submission.blobs}
+    text = with_prev(encoded, None) if encoded.rest else encoded.data
+    submission.references |= references_in_text(text) - own
+    submission.open_references |= references_in_text(text, sensitive=False) - own
 
 
 def _prepare(entry: Entry, redaction: Redaction, blobs: list[Blob]) -> Prepared:

@@ -59,6 +59,10 @@ SELECT k.value FROM json_each(?) AS k
 WHERE EXISTS (SELECT 1 FROM blobs WHERE hash = k.value)
    OR EXISTS (SELECT 1 FROM streams WHERE name = 'blob/' || k.value);
 
+-- Those of the hashes in a JSON list that are of sensitive values.
+-- name: hidden_blobs
+SELECT hash FROM blobs WHERE hash IN (SELECT value FROM json_each(?)) AND length(nonce) > 0;
+
 -- name: blobs
 SELECT hash, body FROM blobs WHERE hash IN (SELECT value FROM json_each(?));
 

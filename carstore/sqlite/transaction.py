@@ -143,7 +143,7 @@ class Transaction:
         """
         expect = submission.expect
         if submission.references:
-            self._judge_references(submission.references)
+            self._judge_references(submission.references, submission.open_references)
         passed: dict[LeaseName, str] = {}
         epoch: int | None = None
         for entry in submission.entries:
@@ -167,8 +167,18 @@ class Transaction:
             if newest != read_at:
                 raise StateConflict(scope, key, read_at, Position(newest))
 
-    def _judge_references(self, references: Iterable[str]) -> None:
-        """Whether what an append refers to is here, or was until it was forgotten."""
+    def _judge_references(self, references: Iterable[str], openly: frozenset[str]) -> None:
+        """Whether what an append refers to is here, or was until it was forgotten; and whether what
+        it refers to openly may be shown."""
+        hidden = {one for one in openly if one in self.blobs and self.blobs[one].nonce}
+        hidden.update(one for (one,) in self._rows_of("hidden_blobs", set(openly)))
+        if hidden:
+            raise InvalidEvent(
+                "append",
+                "data",
+                f"it refers to the value {min(hidden)} as if it were not sensitive; write the "
+                'reference as it was shown, with "sensitive": true',
+            )
         missing = {one for one in references if one not in self.blobs}
         for (known,) in self._rows_of("known_blobs", missing):
             missing.discard(known)

@@ -314,6 +314,24 @@ async def test_an_append_that_refers_to_nothing_is_refused_and_others_of_its_bat
         assert not (await read(store, "b")).exists
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@in_loop
+async def test_a_sensitive_value_is_not_referred_to_as_if_it_were_none(
+    path: Path, at_once: bool
+) -> None:
+    async with open_store(path, redaction=RULES) as store:
+        blob = make_blob(SECRET, sensitive=True)
+        first = await store.log.submit(change("a", blob.reference)._replace(blobs=[blob]))
+        if not at_once:
+            await first
+        openly = {name: item for name, item in blob.reference.items() if name != "sensitive"}
+        second = await store.log.submit(change("b", [openly]))
+        await first
+        with pytest.raises(InvalidEvent, match="as if it were not sensitive"):
+            await second
+        await store.log.append(change("b", [blob.reference]))
+
+
 @in_loop
 async def test_a_refused_append_leaves_no_value(path: Path) -> None:
     async with open_store(path) as store:
