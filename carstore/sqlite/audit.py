@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import Factory, define
 
-from carstore.chain import GENESIS, frame, link
+from carstore.chain import GENESIS, hash_of_columns
 from carstore.codec import decode
 from carstore.errors import InvalidEvent, UnknownEvent
 from carstore.events import BlobForgotten
@@ -154,20 +154,15 @@ class Audit:
         return True
 
     def _chain(self, row: tuple[Any, ...]) -> None:
-        (position, stream, version, kind, schema_version, recorded_at, run_id, scope, key, fence,
-         token, data, prev_hash, digest, _) = row  # fmt: skip
+        position, stream, prev_hash, digest = row[0], row[1], row[12], row[13]
         if self.head.position == position - 1 and self.head.hash != prev_hash:
             self.problem(
                 position,
                 "chain",
                 f"event {position} does not continue event {position - 1}: one was changed",
             )
-        if stream is not None:
-            covered = frame(stream, kind, schema_version, run_id, scope, key, data)
-            if link(prev_hash, position, version, recorded_at, fence, token, covered) != digest:
-                self.problem(
-                    position, "hash", f"event {position} is not the one its hash was made for"
-                )
+        if stream is not None and hash_of_columns(row) != digest:
+            self.problem(position, "hash", f"event {position} is not the one its hash was made for")
         if self.wanted is not None and position == self.wanted.position:
             self._wanted_seen = True
             if digest != self.wanted.hash:
