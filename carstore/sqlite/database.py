@@ -59,7 +59,8 @@ def translate(error: sqlite3.Error, path: str, busy_timeout_ms: int) -> Carstore
     if name.startswith("SQLITE_READONLY"):
         return ReadOnly(path)
     if name == "SQLITE_NOTADB":
-        return NotADatabase(path, str(error))
+        reason = f"{error}; if it was one, `carstore salvage` looks through its pages"
+        return NotADatabase(path, reason)
     if name.startswith("SQLITE_CORRUPT"):
         return CorruptLog(path, str(error))
     if name == "SQLITE_CANTOPEN":
