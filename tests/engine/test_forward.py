@@ -269,7 +269,7 @@ def test_a_retry_waits_its_delay(db: Path, hands: Hands) -> None:
     )
     times = [one.recorded_at for one in seen.history if one.kind == "action_failed"]
     ended = [one.recorded_at for one in seen.history if one.kind == "action_succeeded"]
-    assert ended[0] - times[0] >= 60_000
+    assert ended[0] - times[0] >= 59_000  # the timer goes by another clock than the events
 
 
 def test_attempts_are_max_retries_plus_one_then_the_run_goes_on(db: Path, hands: Hands) -> None:
