@@ -27,7 +27,7 @@ demo: .venv/.with-nothing
 	@$(BIN)/carstore demo $(ARGS)
 
 test: .venv/.with-test
-	@$(BIN)/python -m pytest -m "not prove" $(ARGS)
+	@$(BIN)/python -m pytest -m "not prove" --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/.with-test-lint
 	@$(BIN)/ruff check .
