@@ -6,6 +6,9 @@
 PYTHON ?= python3
 ARGS ?=
 
+# One more than there are cores: many tests wait for processes that they started.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 BIN := .venv/bin
 OFFLINE := *** .venv could not be set up; the reason stands above. It needs python3 3.11 or later \
 with the module venv, and once the network or a mirror (PIP_INDEX_URL, UV_DEFAULT_INDEX). To \
@@ -27,7 +30,7 @@ demo: .venv/.with-nothing
 	@$(BIN)/carstore demo $(ARGS)
 
 test: .venv/.with-test
-	@$(BIN)/python -m pytest -m "not prove" --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "not prove" --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/.with-test-lint
 	@$(BIN)/ruff check .
