@@ -104,7 +104,8 @@ def main(
         figures[name] = rows
         console.print(table(name, rows))
     if json_file:
-        report = {"machine": machine(), "options": asdict(options), "benchmarks": _plain(figures)}
+        asked = {"quick": quick, "long": long_}  # not where: a folder is nobody's business
+        report = {"machine": machine(), "options": asked, "benchmarks": _plain(figures)}
         json_file.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
 
 

@@ -78,10 +78,15 @@ class Journal:
     """Whether the run has not been recorded yet."""
     lease: HeldLease | None = None
     entries: list[Entry] = field(factory=list)
-    blobs: list[Blob] = field(factory=list)
+    first_blobs: Sequence[Blob] = ()
+    """Values that go beside the log with the first event of a new run."""
+    blobs: list[Blob] = field(init=False)
     """Values that go beside the log with the next append."""
     ends_turn: bool = False
     """Whether what is recorded next is the driver's last word."""
+
+    def __attrs_post_init__(self) -> None:
+        self.blobs = list(self.first_blobs)
 
     @property
     def clock(self) -> Clock:
@@ -187,8 +192,7 @@ class Journal:
     async def forget(self) -> None:
         """Drop what was decided since the last append, and read the run again."""
         self.entries.clear()
-        if not self.is_new:  # those of a run's first event were made with it
-            self.blobs.clear()
+        self.blobs = list(self.first_blobs) if self.is_new else []
         self.ends_turn = False
         self.state = StateOverlay(self.state.scope)
         if self.is_new:

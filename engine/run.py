@@ -10,7 +10,7 @@ from typing import Any
 from attrs import define, field
 
 from carstore import events as e
-from carstore.blobs import has_references
+from carstore.blobs import has_references, references
 from carstore.errors import NotFound
 from carstore.log import Recorded
 from carstore.names import Json, Micros, RunId, run_stream
@@ -108,6 +108,7 @@ class Run:
         actions = [ActionState(action) for action in proposal.actions]
         run = cls(run_id, received, proposal, build_graph(proposal.actions), actions)
         run.index = {action.id: place for place, action in enumerate(proposal.actions)}
+        run.refers = any(references(received.proposal))
         return run
 
     @classmethod

@@ -152,7 +152,6 @@ class Runtime:
             first, blobs = self.store.redaction.applied(first, hidden)
         assert isinstance(first, ProposalReceived)
         run = Run.begin(run_id, first, load_proposal(first.proposal) if blobs else proposal)
-        run.refers = bool(blobs) or any(references(first.proposal))
         return run, blobs
 
     async def resume(
@@ -248,7 +247,7 @@ class Runtime:
         accepted_by: str | None = None,
     ) -> RunResult:
         state = StateOverlay(Scope(run.received.scope))
-        journal = Journal(self.store, run, state, is_new, blobs=list(blobs))
+        journal = Journal(self.store, run, state, is_new, first_blobs=blobs)
         driver = Driver(Desk(journal, self._equipment()), observe, accepted_by)
         task = asyncio.create_task(driver.drive(), name=f"carstore run {run.run_id}")
         try:

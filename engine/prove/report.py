@@ -4,9 +4,9 @@ import os
 import platform
 import sqlite3
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from textwrap import wrap
 
+from carstore import __version__
 from engine.prove.conduct import Attempted, Conducted
 from engine.prove.proof import Figure, Scale
 
@@ -87,7 +87,7 @@ def page(
         "Made by `carstore prove --report`; do not edit. What each promise means stands in\n"
         "[guarantees.md](guarantees.md); how to run the proofs yourself, also on your own plan,\n"
         "in [cli.md](cli.md#carstore-prove).",
-        f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
+        f"Scale `{scale}`, seed {seed}, carstore {__version__}. {machine()}.",
         f"{BEGIN}\n{headlines(conducted)}\n{END}",
         "| proof | promise | holds |\n|---|---|---|\n" + "\n".join(rows),
         "## What was done",
@@ -104,7 +104,7 @@ def own_page(one: Conducted, scale: Scale, seed: int) -> str:
     parts = [
         "# Proof of a plan",
         "Made by `carstore prove --plan --report`.",
-        f"Scale `{scale}`, seed {seed}, carstore {_installed()}. {machine()}.",
+        f"Scale `{scale}`, seed {seed}, carstore {__version__}. {machine()}.",
         f"{one.proof.promise} Holds: {_verdict(one)}.",
         *(["## What was found", "\n".join(broken)] if broken else []),
         "## What was done",
@@ -165,10 +165,3 @@ def _verdict(one: Conducted) -> str:
     if one.outcome.skipped is not None:
         return "not tried"
     return "yes" if one.outcome.holds else "**no**"
-
-
-def _installed() -> str:
-    try:
-        return version("carstore")
-    except PackageNotFoundError:
-        return "from its sources"

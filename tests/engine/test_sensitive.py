@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from carstore import connect
-from carstore.blobs import make_blob
-from carstore.names import RunId
+from carstore import Entry, connect
+from carstore.blobs import make_blob, references_in_text
+from carstore.events import StateChanged
+from carstore.names import RunId, StreamName
 from carstore.redaction import Redaction
 from engine import Action, Proposal, Runtime, ToolContext, tool
 from engine.begin import Ready
@@ -649,3 +650,34 @@ async def test_what_is_about_to_be_called_does_not_show_its_values(tmp_path: Pat
         buffered=made.context.close(),
     )
     assert SECRET not in f"{made!r} {ready!r} {ended!r}"
+
+
+@in_loop
+async def test_a_turn_that_is_decided_again_keeps_the_values_of_the_plan_and_no_other(
+    tmp_path: Path,
+) -> None:
+    plan = Proposal(
+        actions=[
+            Action(id="r", type="state_read", parameters={"key": "k"}),
+            LOGIN,
+            Action(id="w", type="state_write", parameters={"key": "api_key", "value": SECRET}),
+        ]
+    )
+    async with connect(tmp_path / "a.db", redaction=Redaction(names=["api_key"])) as store:
+        append, disturbed = store.log.append, []
+
+        async def disturbing(*entries: Any, **given: Any) -> Any:
+            if not disturbed:
+                disturbed.append(True)
+                event = StateChanged(scope="main", key="k", value="somebody else's")
+                await append(Entry(StreamName("notes"), event))
+            return await append(*entries, **given)
+
+        store.log.append = disturbing  # type: ignore[method-assign]
+        result = await runtime(store).execute(plan)
+        assert result.status == "succeeded"
+        assert calls == [("login", "ada", SECRET)]
+        referred = {
+            one async for event in store.log.read() for one in references_in_text(event.data)
+        }
+        assert {info.hash for info in await store.blobs.infos()} == referred
