@@ -82,6 +82,20 @@ def run_lease(run_id: RunId) -> LeaseName:
     return LeaseName(f"run/{run_id}")
 
 
+def budget_stream(budget: str) -> StreamName:
+    """The stream of a budget's ledger."""
+    return StreamName(f"budget/{budget}")
+
+
+def pursuit_stream(pursuit: str) -> StreamName:
+    """The stream of a pursuit; fenced by the lease of the same name."""
+    return StreamName(f"pursuit/{pursuit}")
+
+
+RULES_STREAM = StreamName("rules")
+"""Where rules are registered and removed."""
+
+
 def lease_stream(lease: LeaseName) -> StreamName:
     """The stream that holds the grants, renewals and releases of a lease."""
     return StreamName(f"lease/{lease}")
@@ -90,4 +104,5 @@ def lease_stream(lease: LeaseName) -> StreamName:
 def lease_of(stream: StreamName) -> LeaseName | None:
     """The lease whose token an append to `stream` must carry once it was granted, if any."""
     owner, _, rest = stream.partition("/")
-    return LeaseName(stream) if owner == "run" and rest and "/" not in rest else None
+    fenced = owner in ("run", "pursuit") and rest and "/" not in rest
+    return LeaseName(stream) if fenced else None

@@ -18,8 +18,17 @@ def _epoch_has_a_cause(data: dict[str, Json]) -> dict[str, Json]:
     return {**data, "cause": "created"}  # there were no copies before
 
 
+def _more_fields(data: dict[str, Json]) -> dict[str, Json]:
+    return data  # what was added has a default that says: it was not there
+
+
 UPCASTS: Mapping[tuple[str, int], Upcast] = {
     ("log_epoch_started", 1): _epoch_has_a_cause,
+    ("proposal_received", 1): _more_fields,
+    ("action_validated", 1): _more_fields,
+    ("action_executing", 1): _more_fields,
+    ("action_deduplicated", 1): _more_fields,
+    ("inference_metered", 1): _more_fields,
 }
 """From data of a kind in that schema version to the next version."""
 

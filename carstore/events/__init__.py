@@ -7,9 +7,18 @@ catalogue.
 
 from typing import TypeAlias, get_args
 
+from carstore.events.budgets import BudgetReserved, BudgetSet, BudgetSettled
 from carstore.events.inference import InferenceMetered
 from carstore.events.leases import LeaseGranted, LeaseReleased, LeaseRenewed
 from carstore.events.log import BlobForgotten, LogEpochStarted, RedactionDeclared
+from carstore.events.pursuits import PursuitEnded, PursuitStarted, ReplanDeclined
+from carstore.events.rules import (
+    ApprovalAnswered,
+    ApprovalRequested,
+    PolicyRegistered,
+    PolicyRemoved,
+    PolicyViolation,
+)
 from carstore.events.runs import (
     ActionDeduplicated,
     ActionExecuting,
@@ -34,6 +43,13 @@ from carstore.events.runs import (
     RunResumed,
 )
 from carstore.events.state import StateChanged, StateRollback
+from carstore.events.waits import (
+    CancelRequested,
+    RunStopping,
+    SignalSent,
+    SignalTaken,
+    WaitStarted,
+)
 
 Event: TypeAlias = (
     LogEpochStarted
@@ -63,6 +79,22 @@ Event: TypeAlias = (
     | StateChanged
     | StateRollback
     | InferenceMetered
+    | PolicyRegistered
+    | PolicyRemoved
+    | PolicyViolation
+    | ApprovalRequested
+    | ApprovalAnswered
+    | WaitStarted
+    | SignalSent
+    | SignalTaken
+    | CancelRequested
+    | RunStopping
+    | BudgetSet
+    | BudgetReserved
+    | BudgetSettled
+    | PursuitStarted
+    | PursuitEnded
+    | ReplanDeclined
     | LeaseGranted
     | LeaseRenewed
     | LeaseReleased
@@ -71,7 +103,15 @@ Event: TypeAlias = (
 
 KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in get_args(Event)}
 
-SCHEMA_VERSIONS: dict[str, int] = {**dict.fromkeys(KINDS, 1), LogEpochStarted.kind: 2}
+SCHEMA_VERSIONS: dict[str, int] = {
+    **dict.fromkeys(KINDS, 1),
+    LogEpochStarted.kind: 2,
+    ProposalReceived.kind: 2,
+    ActionValidated.kind: 2,
+    ActionExecuting.kind: 2,
+    ActionDeduplicated.kind: 2,
+    InferenceMetered.kind: 2,
+}
 """The shape of `data` that this program writes, per kind; `carstore.upcasts` reads older ones."""
 
 __all__ = [
@@ -88,7 +128,13 @@ __all__ = [
     "ActionSkipped",
     "ActionSucceeded",
     "ActionValidated",
+    "ApprovalAnswered",
+    "ApprovalRequested",
     "BlobForgotten",
+    "BudgetReserved",
+    "BudgetSet",
+    "BudgetSettled",
+    "CancelRequested",
     "CompensationExecuting",
     "CompensationFailed",
     "CompensationRetrying",
@@ -101,11 +147,21 @@ __all__ = [
     "LeaseReleased",
     "LeaseRenewed",
     "LogEpochStarted",
+    "PolicyRegistered",
+    "PolicyRemoved",
+    "PolicyViolation",
     "ProposalCompleted",
     "ProposalReceived",
+    "PursuitEnded",
+    "PursuitStarted",
     "RedactionDeclared",
+    "ReplanDeclined",
     "RunPaused",
     "RunResumed",
+    "RunStopping",
+    "SignalSent",
+    "SignalTaken",
     "StateChanged",
     "StateRollback",
+    "WaitStarted",
 ]

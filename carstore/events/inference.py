@@ -7,7 +7,7 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class InferenceMetered:
-    """Tokens and money spent by an agent in one attempt of an action."""
+    """Tokens and money spent by an agent: in one attempt of an action, or in proposing."""
 
     kind: ClassVar[str] = "inference_metered"
     agent: str
@@ -19,4 +19,5 @@ class InferenceMetered:
     tokens_in: int = 0
     tokens_out: int = 0
     cost_micros: int = 0
-    """Millionths of a US dollar."""
+    """Millionths of a unit of `currency`."""
+    currency: str = "USD"

@@ -31,6 +31,21 @@ class ProposalReceived:
     """Of the log when the run began; part of every idempotency key of the run."""
     abort_on_rejection: bool = False
     abort_on_exhausted_retry: bool = False
+    policies: Json = None
+    """Name -> digest, for each rule that judges the run; None: none does."""
+    budget: Json = None
+    """`{max_actions, max_tool_calls, max_duration_ms, costs, parent}`, as far as given; `costs` are
+    millionths by unit, `parent` the budget it takes them from. None: no limit."""
+    deadline_at: int | None = None
+    """Microseconds UTC; nothing is begun from then on, and the run ends. None: no limit."""
+    replaces: str | None = None
+    """The run that was aborted, and in whose place this one came."""
+    replans_left: int = 0
+    """How often another proposal is asked for if this run is aborted."""
+    replan_on_rejection: bool = False
+    """Whether it is also asked for if an action was rejected."""
+    pursuit: str | None = None
+    """The pursuit of which this run is a step."""
 
 
 @frozen(kw_only=True)
@@ -91,6 +106,8 @@ class ActionValidated:
 
     kind: ClassVar[str] = "action_validated"
     action_id: str
+    tool: str | None = None
+    """None in events of carstore 0.1.0."""
 
 
 @frozen(kw_only=True)
@@ -116,6 +133,10 @@ class ActionExecuting:
     """`once`, `idempotent` or `read_only`, as the tool declares."""
     parameters_digest: str
     """SHA-256 (hex) of the canonical parameters, references resolved."""
+    reserved: Json = None
+    """Unit -> millionths: what the call may spend, as its budgets have reserved it."""
+    reuse_key: str | None = None
+    """Under which its result will be remembered, if the action asks for reuse."""
 
 
 @frozen(kw_only=True)
@@ -177,6 +198,8 @@ class ActionDeduplicated:
     """Position of the `action_succeeded` that is reused."""
     original_run_id: str
     original_action_id: str
+    cause: str = "reuse"
+    """`reuse`: the action asked for that; `cache`: its tool allows it, for some time."""
 
 
 @frozen(kw_only=True)
