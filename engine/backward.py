@@ -9,6 +9,7 @@ end of the run.
 from carstore import events as e
 from carstore.blobs import filled
 from carstore.names import Json, Position, StateKey
+from engine.action_state import ActionState
 from engine.begin import parameters_digest, resolved
 from engine.declare import Tool
 from engine.desk import Desk
@@ -26,7 +27,6 @@ from engine.ir import (
 from engine.rules.references import UnresolvedReference
 from engine.rules.sensitive import concealing, not_there, secrets_in
 from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
-from engine.run import ActionState
 
 __all__ = ["unwind"]
 

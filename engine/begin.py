@@ -16,13 +16,14 @@ from carstore import events as e
 from carstore.blobs import filled, references
 from carstore.log import StateRead
 from carstore.names import Json
+from engine.action_state import ActionState
 from engine.declare import Tool
 from engine.ir import Action, ActionStatus, ActionType
 from engine.rules.graph import keys_read
 from engine.rules.references import UnresolvedReference, resolve
 from engine.rules.sensitive import not_there, veiled
 from engine.rules.values import same
-from engine.run import ActionState, Run
+from engine.run import Run
 from engine.validate import reasons_against
 
 __all__ = [

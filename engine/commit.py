@@ -7,11 +7,12 @@ from attrs import Factory, frozen
 from carstore import events as e
 from carstore.errors import StateConflict
 from carstore.names import Json
+from engine.action_state import ActionState, Doubt
 from engine.buffered import DELETED, Deleted
 from engine.execute import Ending, Outcome
 from engine.ir import Action, FailureBehavior
 from engine.rules.retries import Backoff, attempts_allowed
-from engine.run import ActionState, Doubt, Run
+from engine.run import Run
 
 __all__ = ["Policy", "after_answer", "after_call", "changes", "doubtful", "failed"]
 

@@ -18,6 +18,7 @@ from carstore.log import StateRead
 from carstore.names import ActionId, Json, Position, Scope, StateKey
 from carstore.redaction import JsonPath
 from engine import commit
+from engine.action_state import ActionState, Attempts, Doubt
 from engine.begin import idempotency_key
 from engine.context import ToolContext
 from engine.declare import Tool
@@ -27,7 +28,7 @@ from engine.journal import Journal
 from engine.rules.retries import Backoff
 from engine.rules.schedule import Schedule, ScheduleMode
 from engine.rules.sensitive import hidden_in, secrets_in
-from engine.run import ActionState, Attempts, Doubt, Run
+from engine.run import Run
 from engine.tools import ToolExecutor, Tools
 
 __all__ = ["Desk", "Equipment", "Place", "Remembered"]

@@ -3,6 +3,7 @@
 from carstore import events as e
 from carstore.names import Json
 from engine import commit
+from engine.action_state import ActionState
 from engine.begin import (
     Ready,
     Refused,
@@ -19,7 +20,6 @@ from engine.ir import Action, ActionStatus, ActionType, RunStatus
 from engine.rules.graph import keys_read
 from engine.rules.sensitive import concealing, secrets_in
 from engine.rules.values import same
-from engine.run import ActionState
 
 __all__ = ["advance"]
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from carstore import events as e
 from carstore.names import Micros
+from engine.action_state import ActionState
 from engine.ir import (
     ActionResult,
     ActionStatus,
@@ -14,7 +15,7 @@ from engine.ir import (
     RunResult,
     RunStatus,
 )
-from engine.run import ActionState, Run
+from engine.run import Run
 
 __all__ = ["cost_of", "result_of", "rfc3339"]
 

@@ -16,9 +16,10 @@ from attrs import define, field
 
 from carstore.clock import SystemClock
 from carstore.names import RunId
+from engine.action_state import ActionState
 from engine.cli.screen import duration, safe, say
 from engine.ir import ActionStatus
-from engine.run import ActionState, Run
+from engine.run import Run
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -9,6 +9,7 @@ from attrs import define, frozen
 from carstore.errors import NotFound
 from carstore.events import InferenceMetered, ProposalReceived
 from carstore.names import RunId
+from engine.action_state import ActionState
 from engine.cli.options import (
     at_option,
     check_at,
@@ -25,7 +26,7 @@ from engine.cli.stopping import run_stoppable
 from engine.ir import ActionStatus, RunStatus
 from engine.propose import check_run_id
 from engine.results import cost_of, result_of, rfc3339
-from engine.run import ActionState, Run
+from engine.run import Run
 
 if TYPE_CHECKING:
     from rich.tree import Tree

@@ -7,6 +7,7 @@ import pytest
 from carstore import events as e
 from carstore.errors import StateConflict
 from carstore.names import LogId, Position, RunId, Scope, StateKey
+from engine.action_state import Doubt
 from engine.buffered import DELETED, Buffer
 from engine.commit import Policy, after_answer, after_call, doubtful, failed
 from engine.context import ToolContext
@@ -14,7 +15,7 @@ from engine.execute import Call, Ending, Outcome
 from engine.ir import Action
 from engine.propose import Options, received
 from engine.rules.retries import Backoff
-from engine.run import Doubt, Run
+from engine.run import Run
 from engine.tools import Tool, Tools, ToolSchema
 from tests.engine.harness import call, plan
 
