@@ -12,7 +12,7 @@ from carstore.names import Json, Position, StateKey
 from engine.action_state import ActionState
 from engine.begin import parameters_digest, resolved
 from engine.declare import Tool
-from engine.desk import Desk
+from engine.desk import STOPPED, Desk
 from engine.ending import complete, conflict_json, pause_if_idle
 from engine.execute import Call
 from engine.ir import (
@@ -27,13 +27,17 @@ from engine.ir import (
 from engine.rules.references import UnresolvedReference
 from engine.rules.sensitive import concealing, not_there, secrets_in
 from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
+from engine.stop import skip_the_rest
 
 __all__ = ["unwind"]
 
 
 async def unwind(desk: Desk) -> None:
     """Decide all that can be decided now on the way back."""
-    _skip_the_rest(desk)
+    stopping = desk.run.stopping
+    if stopping is not None and stopping.compensate:
+        desk.interrupt_calls()
+    skip_the_rest(desk, "skipped due to abort" if stopping is None else STOPPED[stopping.cause])
     desk.hand_out()
     if not desk.idle:
         return
@@ -45,28 +49,6 @@ async def unwind(desk: Desk) -> None:
             pause_if_idle(desk)
             return
     await _roll_back(desk)
-
-
-def _skip_the_rest(desk: Desk) -> None:
-    """What has not started never will; what is in flight is asked to stop."""
-    desk.startable.clear()
-    unmade = {made.index for made in desk.to_start if not made.undo}
-    desk.to_start = [made for made in desk.to_start if made.undo]
-    for index in desk.run.graph.forward:
-        state = desk.run.actions[index]
-        place = (index, False)
-        if state.status is not None or state.do.doubt is not None:
-            continue
-        if place in desk.calls:
-            desk.calls[place][0].context.request_cancel()
-        elif index in unmade or not (
-            desk.has_outcome(place) or desk.find_doubt(state, desk.tool_of(state), undo=False)
-        ):
-            desk.stop_timer(place)
-            reason = "skipped due to abort"
-            if index in desk.run.in_doubt:
-                reason += f"; attempt {state.do.number} is in doubt"
-            desk.record([e.ActionSkipped(action_id=state.action.id, reason=reason)])
 
 
 async def _is_undone(desk: Desk, index: int) -> bool:

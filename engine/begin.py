@@ -1,9 +1,10 @@
 """What happens to one action when its turn has come, up to its call.
 
-The pipeline, in its order: (0) references are resolved, (1) authority has its place here, (2) the
-action is validated, (3) a remembered result is looked for, (4, 5) budget and rate limit have their
-places here, (6) the intent is recorded. State actions have no outside effect, so for them the last
-step is the action itself.
+The pipeline, in its order: (0) references are resolved, (1) the rules are asked, (2) the action is
+validated; then people are asked, if a rule wants that. Steps 3 to 6 of a tool call stand in
+`dispatch`. State actions have no outside effect, so for them the last step is the action itself.
+
+A retry is not judged again: it goes on after step 2. After a wait for a person everything is.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +16,9 @@ from carstore import canonical
 from carstore import events as e
 from carstore.blobs import filled, references
 from carstore.log import StateRead
-from carstore.names import Json
+from carstore.names import Json, LeaseName
 from engine.action_state import ActionState
+from engine.authority import Verdict, binding_of, request, why_not
 from engine.declare import Tool
 from engine.ir import Action, ActionStatus, ActionType
 from engine.rules.graph import keys_read
@@ -28,9 +30,11 @@ from engine.validate import reasons_against
 
 __all__ = [
     "Begun",
+    "Consent",
     "Ready",
     "Refused",
     "begin",
+    "flight",
     "grounds_of",
     "idempotency_key",
     "parameters_digest",
@@ -44,7 +48,14 @@ __all__ = [
 class Refused:
     """The action is settled without a call."""
 
-    event: e.Event
+    events: tuple[e.Event, ...]
+
+
+@frozen
+class Consent:
+    """The action needs people's consent, and passed every other check."""
+
+    request: e.ApprovalRequested
 
 
 @frozen(kw_only=True)
@@ -58,7 +69,7 @@ class Ready:
     tool: Tool | None
 
 
-Begun: TypeAlias = Refused | Ready
+Begun: TypeAlias = Refused | Consent | Ready
 
 
 def grounds_of(action: Action) -> set[str]:
@@ -69,41 +80,83 @@ def grounds_of(action: Action) -> set[str]:
     return keys
 
 
+Judge: TypeAlias = Callable[[Action, Tool | None, Mapping[str, Json]], Verdict]
+"""Asks the rules: of the action, its tool, and its parameters with real values."""
+
+
 def begin(
     run: Run,
     index: int,
     tool: Tool | None,
     read: Callable[[str], StateRead],
     values: Mapping[str, Json],
+    judge: Judge,
+    now: int,
 ) -> Begun:
     """Steps 0 to 2: decide whether the action may be dispatched.
 
     Args:
         read: the state of a key of `grounds_of(action)`.
         values: beside the log, by hash, as far as the call may need them.
+        now: microseconds UTC.
     """
-    action = run.actions[index].action
+    state = run.actions[index]
+    action = state.action
     for needed in run.graph.hard[index]:
-        state = run.actions[needed]
-        if state.status is not ActionStatus.SUCCEEDED:
-            what = "is undecided" if state.status is None else state.status.value
-            reason = f"dependency '{state.action.id}' {what}"
-            return Refused(e.ActionSkipped(action_id=action.id, reason=reason))
+        other = run.actions[needed]
+        if other.status is not ActionStatus.SUCCEEDED:
+            what = "is undecided" if other.status is None else other.status.value
+            reason = f"dependency '{other.action.id}' {what}"
+            return Refused((e.ActionSkipped(action_id=action.id, reason=reason),))
     try:
         parameters = resolved(run, action.parameters, values)
     except UnresolvedReference as error:
-        return Refused(e.ActionRejected(action_id=action.id, error=error.message))
+        return _rejected(action, error.message)
     given, public = parameters, None
     if values:
         given, public = filled(parameters, values), filled(parameters, values, sensitive=False)
+    ready = Ready(parameters=parameters, given=given, tool=tool)
+    if state.do.number > 0 and index not in run.in_doubt:
+        return ready
+    verdict = judge(action, tool, given)
+    if verdict.violations:
+        return _forbidden(action, verdict)
     reasons = reasons_against(action, given, tool, read, public=public, values=values)
     if run.refers and action.type is ActionType.TOOL_CALL:
         lacking = not_there(given, values)
         if lacking is not None:
             reasons.insert(0, lacking)
     if reasons:
-        return Refused(e.ActionRejected(action_id=action.id, error="; ".join(reasons)))
-    return Ready(parameters=parameters, given=given, tool=tool)
+        return _rejected(action, "; ".join(reasons))
+    return _with_consent(state, ready, verdict, now) if verdict.asks else ready
+
+
+def _with_consent(state: ActionState, ready: Ready, verdict: Verdict, now: int) -> Begun:
+    """What becomes of an action that needs people's consent."""
+    approval = state.approval
+    if approval is None or approval.request.binding != binding_of(state.action, ready.parameters):
+        return Consent(request(state.action, ready.parameters, verdict.asks, now))
+    if approval.granted:
+        return ready
+    if approval.refusal is not None:
+        said = f": {approval.refusal.reason}" if approval.refusal.reason else ""
+        return _rejected(state.action, f"refused by {approval.refusal.by}{said}")
+    if approval.expired(now):
+        return _rejected(state.action, "nobody approved it in time")
+    return Consent(approval.request)
+
+
+def _rejected(action: Action, error: str) -> Refused:
+    return Refused((e.ActionRejected(action_id=action.id, error=error),))
+
+
+def _forbidden(action: Action, verdict: Verdict) -> Refused:
+    told = [
+        e.PolicyViolation(action_id=action.id, policy=one.policy, reason=one.reason)
+        for one in verdict.violations
+    ]
+    error = why_not(verdict.violations)
+    return Refused((*told, e.ActionRejected(action_id=action.id, error=error)))
 
 
 def resolved(run: Run, parameters: dict[str, Json], values: Mapping[str, Json]) -> dict[str, Json]:
@@ -156,6 +209,11 @@ def perform_state_action(
 def reuse_key(scope: str, tool: Tool, parameters: dict[str, Json]) -> str:
     """Under which name a result is remembered: the same call, of the same tool, in one scope."""
     return canonical.digest([scope, tool.name, tool.schema.digest, parameters])
+
+
+def flight(key: str) -> LeaseName:
+    """The lease of whoever works out the result that is remembered under a reuse key."""
+    return LeaseName(f"reuse/{key}")
 
 
 def parameters_digest(parameters: dict[str, Json]) -> str:

@@ -14,7 +14,7 @@ from carstore.errors import CarstoreError
 from carstore.log import StateRead
 from carstore.names import Json, Position
 from engine.rules.copies import own_copy
-from engine.rules.identifiers import problem_with_state_key
+from engine.rules.identifiers import problem_with_id, problem_with_state_key
 from engine.rules.money import MAX_MICROS, micros_of
 
 __all__ = [
@@ -63,7 +63,8 @@ class Metered:
     tokens_in: int
     tokens_out: int
     cost_micros: int
-    """Millionths of a US dollar."""
+    """Millionths of a unit of `currency`."""
+    currency: str
     agent: str | None
     """Who spent it; None: the proposal's source."""
     model: str | None
@@ -166,8 +167,9 @@ class Buffer:
         tokens_out: int,
         cost_micros: int,
         cost: Decimal | str | None,
-        agent: str | None,
-        model: str | None,
+        currency: str = "USD",
+        agent: str | None = None,
+        model: str | None = None,
     ) -> None:
         """Add one metering."""
         if len(self._metered) >= MAX_METERINGS:
@@ -182,6 +184,7 @@ class Buffer:
                 tokens_in=_count("tokens_in", tokens_in, MAX_TOKENS),
                 tokens_out=_count("tokens_out", tokens_out, MAX_TOKENS),
                 cost_micros=_count("cost_micros", cost_micros, MAX_MICROS),
+                currency=_unit(currency),
                 agent=_label("agent", agent),
                 model=_label("model", model),
             )
@@ -217,13 +220,11 @@ def _check_key(asked: str, key: str) -> None:
 
 def _micros(cost: Any) -> int:
     if not isinstance(cost, Decimal | str):
-        reason = f'{cost!r:.40} is not exact. Pass US dollars as a string or Decimal: cost="0.0123"'
+        reason = f'{cost!r:.40} is not exact. Pass it as a string or Decimal: cost="0.0123"'
         raise ContextMisused("ctx.meter(cost)", reason)
     micros = micros_of(cost)
     if micros is None:
-        reason = (
-            f"{str(cost)!r:.60} is not an amount of US dollars from 0 to {MAX_MICROS // 10**6:,}"
-        )
+        reason = f"{str(cost)!r:.60} is not an amount of money from 0 to {MAX_MICROS // 10**6:,}"
         raise ContextMisused("ctx.meter(cost)", reason)
     return micros
 
@@ -233,6 +234,13 @@ def _count(name: str, value: Any, most: int) -> int:
         return value
     reason = f"{value!r:.40} is not an integer from 0 to {most:,}"
     raise ContextMisused(f"ctx.meter({name})", reason)
+
+
+def _unit(currency: Any) -> str:
+    problem = problem_with_id(currency)
+    if problem is not None:
+        raise ContextMisused("ctx.meter(currency)", f"the currency {problem}")
+    return str(currency)
 
 
 def _label(name: str, value: Any) -> str | None:

@@ -16,7 +16,7 @@ from attrs import define
 
 from carstore.errors import CarstoreError
 from carstore.names import Json
-from engine.context import ToolContext
+from engine.context import ToolContext, current_context
 from engine.rules.copies import own_copy
 from engine.tools import NoToolExecutor, Tool, ToolExecutor
 
@@ -62,7 +62,11 @@ async def call(
     if tool.function is None:
         if executor is None:
             raise NoToolExecutor
-        return await _outcome(tool.name, executor.execute(tool.name, params))
+        token = current_context.set(context)
+        try:
+            return await _outcome(tool.name, executor.execute(tool.name, params))
+        finally:
+            current_context.reset(token)
     function = _with_context(tool, tool.function, context)
     if tool.is_async:
         return await _outcome(tool.name, _awaited(function, params))

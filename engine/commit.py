@@ -140,7 +140,11 @@ def after_answer(
         yield from failed(action, answer.attempt, error, policy.backoff, may_retry=False)
     elif answer.resolution == "succeeded":
         yield e.ActionSucceeded(
-            action_id=action.id, attempt=answer.attempt, output=answer.output, duration_us=0
+            action_id=action.id,
+            attempt=answer.attempt,
+            output=answer.output,
+            duration_us=0,
+            reuse_key=state.reuse_key,
         )
         yield from changes(run.received.scope, action.expected_effects)
     elif answer.resolution == "failed":
@@ -172,6 +176,7 @@ def _side_notes(run: Run, outcome: Outcome) -> Iterator[e.Event]:
             tokens_in=metered.tokens_in,
             tokens_out=metered.tokens_out,
             cost_micros=metered.cost_micros,
+            currency=metered.currency,
         )
     for line in outcome.buffered.lines:
         yield e.ActionLogged(

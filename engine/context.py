@@ -13,7 +13,8 @@ on a loop, `ctx.get(key)` in a thread.
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from decimal import Decimal
 from typing import ClassVar
 
@@ -27,7 +28,7 @@ from engine.cancellation import Cancellation
 from engine.rules.copies import own_copy
 from engine.state_reader import Reader, ReadsEnded, StateReader
 
-__all__ = ["ContextClosed", "ToolCancelled", "ToolContext"]
+__all__ = ["CapabilityDenied", "ContextClosed", "ToolCancelled", "ToolContext", "current_context"]
 
 
 @define(slots=False, eq=False)
@@ -58,6 +59,23 @@ class ToolCancelled(CarstoreError):
         return f"tool {self.tool!r} stopped, as it was asked to"
 
 
+@define(slots=False, eq=False)
+class CapabilityDenied(CarstoreError):
+    """A tool asked for a state key that its run may not use. Nothing happened."""
+
+    code: ClassVar[str] = "capability_denied"
+    tool: str
+    key: str
+
+    @property
+    def message(self) -> str:
+        return f"capability denied: state key {self.key!r:.140} not allowed (tool {self.tool!r})"
+
+    @property
+    def where(self) -> str | None:
+        return self.key
+
+
 @define(kw_only=True, eq=False, on_setattr=setters.frozen)
 class ToolContext:
     """The handle that a tool gets through its parameter annotated `ToolContext`."""
@@ -73,6 +91,8 @@ class ToolContext:
     _reader: Reader = field(repr=False)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     """The engine's loop, on which the reader runs. None: there is no engine (`detached`)."""
+    _may_use: Callable[[str], bool] | None = field(default=None, repr=False)
+    """Which state keys the tool may read and change; None: all."""
 
     _lock: threading.Lock = field(init=False, repr=False, factory=threading.Lock)
     _closed: threading.Event = field(init=False, repr=False, factory=threading.Event)
@@ -122,6 +142,7 @@ class ToolContext:
 
         Raises:
             ContextMisused: if `key` cannot be a state key.
+            CapabilityDenied: if the run may not use it.
             ContextClosed: if the attempt is over.
         """
         known = self._known(key)
@@ -153,16 +174,17 @@ class ToolContext:
         Raises:
             InvalidJson: if `value` is not a JSON value.
             ContextMisused: if `key` cannot be a state key.
+            CapabilityDenied: if the run may not use it.
             ContextClosed: if the attempt is over.
         """
         with self._lock:
-            self._check_open()
+            self._check_open(key)
             self._buffer.change("ctx.set", key, value)
 
     def delete(self, key: str) -> None:
         """Delete a state key, if it exists, once the attempt has succeeded. Raises as `set`."""
         with self._lock:
-            self._check_open()
+            self._check_open(key)
             self._buffer.change("ctx.delete", key, DELETED)
 
     def meter(
@@ -172,16 +194,18 @@ class ToolContext:
         tokens_out: int = 0,
         cost_micros: int = 0,
         cost: Decimal | str | None = None,
+        currency: str = "USD",
         agent: str | None = None,
         model: str | None = None,
     ) -> None:
-        """Say what one call of a model or service took.
+        """Say what one call of a model or service took; its budgets are charged with that.
 
         Args:
             tokens_in: tokens read.
             tokens_out: tokens written.
-            cost_micros: millionths of a US dollar.
-            cost: US dollars instead, exact; rounded to millionths, half away from zero.
+            cost_micros: millionths of a unit of `currency`.
+            cost: units instead, exact; rounded to millionths, half away from zero.
+            currency: of what; its name is spelled like an id.
             agent: who spent it, if not the proposal's source.
             model: of what.
 
@@ -196,6 +220,7 @@ class ToolContext:
                 tokens_out=tokens_out,
                 cost_micros=cost_micros,
                 cost=cost,
+                currency=currency,
                 agent=agent,
                 model=model,
             )
@@ -268,7 +293,7 @@ class ToolContext:
 
     def _known(self, key: str) -> StateRead | None:
         with self._lock:
-            self._check_open()
+            self._check_open(key)
             return self._buffer.known(key)
 
     def _recorded(self, key: str, read: StateRead) -> StateRead:
@@ -276,9 +301,17 @@ class ToolContext:
             self._check_open()
             return self._buffer.record(key, read)
 
-    def _check_open(self) -> None:
+    def _check_open(self, key: str | None = None) -> None:
+        """Whether the tool may still do something, and may use `key`."""
         if self._closed.is_set():
             raise self._over()
+        if key is not None and self._may_use is not None and not self._may_use(key):
+            raise CapabilityDenied(self.tool, key)
 
     def _over(self) -> ContextClosed:
         return ContextClosed(self.tool, self.attempt)
+
+
+current_context: ContextVar[ToolContext | None] = ContextVar("carstore_tool_context", default=None)
+"""The context of the call that is being made: for executors, which are handed a name and
+parameters only."""

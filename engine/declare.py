@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from attrs import field, frozen
@@ -75,6 +76,7 @@ def tool(
     cache_ttl_secs: int | None = None,
     rate_limit: RateLimit | None = None,
     sensitive: Collection[str] = (),
+    max_cost: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -91,6 +93,7 @@ def tool(
     cache_ttl_secs: int | None = None,
     rate_limit: RateLimit | None = None,
     sensitive: Collection[str] = (),
+    max_cost: Mapping[str, str] = MappingProxyType({}),
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, bare (`@tool`) or with arguments (`@tool(idempotent=True)`).
 
@@ -107,6 +110,8 @@ def tool(
         rate_limit: how many calls within how many seconds.
         sensitive: what must be possible to forget, and is kept beside the log and out of messages:
             `["parameters.password", "output.token"]`; `*` is each item of a list.
+        max_cost: what one call costs at most, by unit: `{"USD": "0.05"}`. It is set aside from the
+            budgets of a run before the call.
 
     Raises:
         InvalidTool: if the function cannot be called by name with JSON, saying what to change.
@@ -128,6 +133,7 @@ def tool(
             cache_ttl_secs=cache_ttl_secs,
             rate_limit=rate_limit,
             sensitive=tuple(sensitive),
+            max_cost=dict(max_cost),
         )
         if parameters is not None or returns is not None:
             schema.compile()  # what hints spell out is valid, and compiled when first needed

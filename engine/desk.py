@@ -5,7 +5,7 @@ Mechanics only. What is next is decided in `forward` and `backward`, in whose ha
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -18,23 +18,36 @@ from carstore.log import StateRead
 from carstore.names import ActionId, Json, Position, Scope, StateKey
 from carstore.redaction import JsonPath
 from engine import commit
+from engine.accounts import Ledger
 from engine.action_state import ActionState, Attempts, Doubt
-from engine.begin import idempotency_key
+from engine.authority import NOBODY, Authority, Verdict
+from engine.begin import flight, idempotency_key
 from engine.context import ToolContext
 from engine.declare import Tool
 from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
 from engine.held_values import only_held, referred_by
+from engine.ir import Action, ActionType
 from engine.journal import Journal
+from engine.purse import Purse, reservation_name, run_account
+from engine.rates import Rates
+from engine.rules.budget import Budget
 from engine.rules.retries import Backoff
 from engine.rules.schedule import Schedule, ScheduleMode
 from engine.rules.sensitive import hidden_in, secrets_in
 from engine.run import Run
 from engine.tools import ToolExecutor, Tools
 
-__all__ = ["Desk", "Equipment", "Place", "Remembered"]
+__all__ = ["STOPPED", "Desk", "Equipment", "Place", "Remembered"]
 
 MAX_TURN_EVENTS = 20_000
 """Events recorded in one append, but for those of one action: about 0.2 s of the writer's work."""
+
+STOPPED = {
+    "budget": "cost budget exceeded",
+    "cancelled": "the run was cancelled",
+    "deadline": "the deadline of the run passed",
+}
+"""Why a run stops, as the actions are told that it left out; the first is the seed's text."""
 
 Place = tuple[int, bool]
 """An action's index, and whether it is being undone."""
@@ -48,6 +61,8 @@ class Remembered:
     run_id: str
     action_id: str
     output: Json
+    at: int
+    """When it succeeded, microseconds UTC."""
 
 
 @frozen(kw_only=True)
@@ -60,6 +75,11 @@ class Equipment:
     backoff: Backoff
     recall: Callable[[str], Awaitable[Remembered | None]]
     """Finds the result that is remembered under a reuse key."""
+    rates: Rates
+    ledger: Ledger
+    ledger_locks: dict[str, asyncio.Lock]
+    cache_ttls: Mapping[str, int]
+    """Tool -> seconds for which its results are served again, where a runtime says so."""
 
 
 @define(eq=False)
@@ -68,6 +88,7 @@ class Desk:
 
     journal: Journal
     equipment: Equipment
+    authority: Authority = NOBODY
     wake: asyncio.Event = field(factory=asyncio.Event)
     calls: dict[Place, tuple[Call, "asyncio.Task[None]"]] = field(factory=dict)
     timers: dict[Place, asyncio.TimerHandle] = field(factory=dict)
@@ -81,9 +102,24 @@ class Desk:
     contested: dict[str, StateConflict] = field(factory=dict)
     """Keys that changed under every attempt to decide on them."""
     given_up: bool = False
+    interrupted: set[Place] = field(factory=set)
+    """Calls that were interrupted because the run stops."""
+    tokens: dict[int, str] = field(factory=dict)
+    """Action -> tool, for each that has been given a turn by a rate limit and is not called yet."""
+    waiting: set[int] = field(factory=set)
+    """Actions that are held until a time, a signal, or people's consent."""
+    budget: Budget | None = field(init=False)
+    purse: Purse | None = field(init=False)
     schedule: Schedule = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        given = self.run.received.budget
+        self.budget = None if given is None else Budget.from_json(given)
+        self.purse = None
+        if self.budget is not None and (self.budget.costs or self.budget.parent):
+            equipment, run_id = self.equipment, self.run.run_id
+            account = run_account(run_id)
+            self.purse = Purse(equipment.ledger, equipment.ledger_locks, account, run_id)
         self.plan()
 
     @property
@@ -110,6 +146,7 @@ class Desk:
         self.schedule = Schedule(run.graph, ScheduleMode(run.received.schedule), settled)
         run.settled.clear()
         self.startable.clear()
+        self.waiting.clear()
         self.hand_out()
 
     def hand_out(self) -> bool:
@@ -124,6 +161,57 @@ class Desk:
         """The tool that an action calls, if it calls one that is known."""
         name = state.action.tool
         return self.equipment.tools.get(name) if name is not None else None
+
+    # --- what limits the run ---
+
+    @property
+    def counts_calls(self) -> bool:
+        """Whether each call has to be known before it is made, because a budget counts it."""
+        budget = self.budget
+        return self.purse is not None or (budget is not None and budget.max_tool_calls is not None)
+
+    def cache_ttl_us(self, tool: Tool) -> int | None:
+        """For how long results of `tool` are served again, in microseconds; None: not at all."""
+        seconds = self.equipment.cache_ttls.get(tool.name, tool.schema.cache_ttl_secs)
+        return None if seconds is None else seconds * 1_000_000
+
+    def over_budget(self, index: int, state: ActionState) -> bool:
+        """Stop the run if the action, or its next attempt, is more than it may do."""
+        if self.budget is None:
+            return False
+        reason = self.budget.exceeded(
+            actions=0 if index in self.run.begun else len(self.run.begun),
+            tool_calls=self.run.dispatched,
+            duration_us=self.run.duration_us,
+            is_tool_call=state.action.type is ActionType.TOOL_CALL,
+        )
+        if reason is not None:
+            self.stop("budget", reason)
+        return reason is not None
+
+    def stop(
+        self, cause: str, reason: str, *, compensate: bool = False, by: str | None = None
+    ) -> None:
+        """Let nothing more begin; the run ends, or is undone."""
+        stopping = e.RunStopping(cause=cause, reason=reason, compensate=compensate, by=by)
+        self.record([stopping])
+
+    def judge(self, action: Action, tool: Tool | None, parameters: Mapping[str, Json]) -> Verdict:
+        """What the rules say of an action with these parameters."""
+        return self.authority.judge(
+            action,
+            len(self.run.actions),
+            tool,
+            parameters,
+            self.journal.state.read,
+            self._recent_calls,
+            run_id=self.run.run_id,
+            source=self.run.received.source,
+        )
+
+    def _recent_calls(self, tool: str, interval_us: int) -> int:
+        decided = sum(made.tool.name == tool for made in self.to_start)
+        return self.equipment.rates.recent(tool, interval_us) + decided
 
     # --- recording ---
 
@@ -161,6 +249,8 @@ class Desk:
     async def flush(self) -> None:
         """Make everything recorded durable; then the outcomes in it need not be kept."""
         await self.journal.flush()
+        if self.purse is not None:
+            self.purse.end_turn()
         for outcome in self.taken:
             self.outcomes.remove(outcome)
         self.taken.clear()
@@ -179,6 +269,8 @@ class Desk:
     async def forget(self) -> None:
         """Drop this turn's decisions and read the run again; outcomes are kept."""
         await self.journal.forget()
+        if self.purse is not None:
+            self.purse.end_turn()
         self.taken.clear()
         self.to_start.clear()
         self.plan()
@@ -203,6 +295,22 @@ class Desk:
             return False
         self.retry_later((index, undo), min(wait_us / 1000, self.equipment.backoff.cap_ms))
         return True
+
+    def look_again(self, index: int, delay_ms: float) -> None:
+        """Let an action that cannot go on for now be looked at again after a while."""
+        self.retry_later((index, False), delay_ms)
+
+    def hold(self, index: int) -> None:
+        """Put an action off until a time, a signal, or people's consent."""
+        self.waiting.add(index)
+        self.schedule.hold(index)
+
+    def release(self, index: int, *, start: bool) -> None:
+        """What a held action waited for is there; `start`: it is to be begun again."""
+        self.waiting.discard(index)
+        self.schedule.release(index)
+        if start:
+            self.startable.append(index)
 
     def _retry_now(self, place: Place) -> None:
         del self.timers[place]
@@ -246,6 +354,7 @@ class Desk:
             idempotency_key=self.key_for(state, undo=undo),
             reader=partial(self._read_state, secrets=secrets),
             loop=asyncio.get_running_loop(),
+            may_use=self.authority.may_use(),
         )
 
     async def _read_state(self, key: str, *, secrets: set[str]) -> StateRead:
@@ -266,6 +375,8 @@ class Desk:
             for key in made.grounds:
                 made.grounds[key] = self.journal.state.known[key].position
             place = (made.index, made.undo)
+            self.tokens.pop(made.index, None)
+            self.equipment.rates.begun(made.tool.name)
             task = asyncio.create_task(self._call(place, made))
             task.add_done_callback(partial(self._end_badly, place, made))
             self.calls[place] = (made, task)
@@ -277,13 +388,41 @@ class Desk:
             self.equipment.threads,
             self.equipment.executor,
             self.journal.clock,
-            lambda: self.given_up,
+            partial(self._why_stopped, place),
         )
         if place not in self.calls or self.calls[place][0] is not made:
             return  # it was abandoned, and that is recorded
         del self.calls[place]
         self.outcomes.append(outcome)
         self.wake.set()
+
+    def _why_stopped(self, place: Place) -> str | None:
+        """Why a call was cancelled by its driver; None if it was not."""
+        if place in self.interrupted and self.run.stopping is not None:
+            return f"{STOPPED[self.run.stopping.cause]} during the call"
+        return "the run was interrupted during the call" if self.given_up else None
+
+    def interrupt_calls(self) -> None:
+        """Cancel the calls in flight, because the run stops. A thread cannot be: it is left alone,
+        and may go on. Compensations are not cancelled."""
+        loop = asyncio.get_running_loop()
+        for place, (made, task) in list(self.calls.items()):
+            if place[1] or place in self.interrupted:
+                continue
+            self.interrupted.add(place)
+            made.context.request_cancel()
+            if made.tool.function is not None and not made.tool.is_async:
+                del self.calls[place]
+                why = self._why_stopped(place)
+                self._unknown(made, f"{why}; a thread cannot be stopped, so it may go on")
+                continue
+            task.cancel()
+            loop.call_later(CANCEL_GRACE_SECONDS, self._abandon, place, made)
+
+    def _abandon(self, place: Place, made: Call) -> None:
+        if place in self.calls and self.calls[place][0] is made:
+            del self.calls[place]
+            self._unknown(made, f"{self._why_stopped(place)}; it does not end")
 
     def abandon_calls(self) -> None:
         """Take the calls that do not end, although they were cancelled, as ended: who knows how."""
@@ -314,6 +453,11 @@ class Desk:
         """Stop waiting for anything: the run is finished, or not ours any more."""
         for place in list(self.timers):
             self.stop_timer(place)
+        for tool in self.tokens.values():
+            self.equipment.rates.refund(tool)
+        self.tokens.clear()
+        if self.purse is not None:
+            self.purse.end_turn()
         dropped = list(self.calls.values())
         for made, task in dropped:
             made.context.request_cancel()
@@ -341,10 +485,39 @@ class Desk:
         if outcome.ending is Ending.RETURNED and not made.undo:
             stale = await self._stale({**made.grounds, **outcome.buffered.reads})
         self.taken.append(outcome)
+        if made.reuse_key is not None:
+            self.journal.give_back(flight(made.reuse_key))
         self.record(commit.after_call(self.run, outcome, stale, self.policy))
-        doubt = state.do.doubt
-        if not made.undo and doubt is not None and doubt.answer is None:
+        doubt = (state.undo if made.undo else state.do).doubt
+        held = doubt is not None and doubt.answer is None
+        if self.purse is not None:
+            await self._settle(state, made, outcome, held=held)
+        if held and not made.undo:
             self.schedule.hold(made.index)
+
+    async def _settle(
+        self, state: ActionState, made: Call, outcome: Outcome, *, held: bool
+    ) -> None:
+        """Take what a call has cost from the budgets; what is in doubt stays reserved besides."""
+        assert self.purse is not None
+        spent: dict[str, int] = {}
+        for one in outcome.buffered.metered:
+            spent[one.currency] = spent.get(one.currency, 0) + one.cost_micros
+        name = reservation_name(self.run.run_id, state.action.id, made.attempt, undo=made.undo)
+        for entry in await self.purse.settle(name, spent, keep=held):
+            self.journal.add(entry)
+
+    async def settle_doubt(self, state: ActionState, doubt: Doubt) -> None:
+        """End what an attempt in doubt had reserved, once somebody has said what became of it: if
+        it was carried out, or may have been, it counts in full."""
+        answer = doubt.answer
+        if self.purse is None or answer is None:
+            return
+        name = reservation_name(self.run.run_id, state.action.id, doubt.attempt, undo=answer.undo)
+        idle = answer.resolution != "succeeded" and not state.maybe_done
+        entries = await (self.purse.settle(name) if idle else self.purse.forfeit(name))
+        for entry in entries:
+            self.journal.add(entry)
 
     async def _stale(self, reads: dict[str, int]) -> StateConflict | None:
         """The first of `reads` that does not hold any more; otherwise they become conditions."""

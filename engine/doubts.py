@@ -2,11 +2,11 @@
 
 from typing import Literal, get_args
 
-from carstore import Entry, Expect, Store, canonical
+from carstore import Store, canonical
 from carstore import events as e
-from carstore.errors import VersionConflict
-from carstore.names import Json, RunId, inbox_stream
+from carstore.names import Json, RunId
 from engine.errors import NoDoubt
+from engine.inbox import ask
 from engine.journal import load_run
 
 __all__ = ["Resolution", "resolve"]
@@ -39,40 +39,21 @@ async def resolve(
     if resolution not in get_args(Resolution):
         raise ValueError(f"resolution is 'succeeded', 'failed' or 'retry', not {resolution!r:.80}")
     canonical.dumps(output, "output")
-    while not await _answer(store, run_id, action_id, resolution, output, error, by):
-        pass  # somebody else has just answered something; look again
 
+    async def decide() -> e.Event:
+        run = await load_run(store, run_id)
+        state = run.of(action_id)
+        for attempts, undo in ((state.do, False), (state.undo, True)):
+            if attempts.doubt is not None and attempts.doubt.answer is None:
+                return e.DoubtResolved(
+                    action_id=action_id,
+                    attempt=attempts.doubt.attempt,
+                    undo=undo,
+                    resolution=resolution,
+                    output=output,
+                    error=error,
+                    by=by,
+                )
+        raise NoDoubt(run_id, action_id)
 
-async def _answer(
-    store: Store,
-    run_id: RunId,
-    action_id: str,
-    resolution: Resolution,
-    output: Json,
-    error: str | None,
-    by: str,
-) -> bool:
-    """Append the answer if the doubt is open; False if the inbox changed meanwhile."""
-    inbox, answered = inbox_stream(run_id), 0
-    async for recorded in store.log.read(stream=inbox):
-        answered = recorded.version
-    run = await load_run(store, run_id)
-    state = run.of(action_id)
-    for attempts, undo in ((state.do, False), (state.undo, True)):
-        if attempts.doubt is not None and attempts.doubt.answer is None:
-            answer = e.DoubtResolved(
-                action_id=action_id,
-                attempt=attempts.doubt.attempt,
-                undo=undo,
-                resolution=resolution,
-                output=output,
-                error=error,
-                by=by,
-            )
-            expect = Expect(versions={inbox: answered})
-            try:
-                await store.log.append(Entry(inbox, answer, run_id), expect=expect)
-            except VersionConflict:
-                return False
-            return True
-    raise NoDoubt(run_id, action_id)
+    await ask(store, run_id, decide)

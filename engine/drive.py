@@ -6,8 +6,8 @@ records all of it in one append, and only then starts the calls that were decide
 intent to call is durable before the call, and the outcome of a call is durable before anything
 that depends on it. The append of outcome k carries the intent of call k+1.
 
-If the state on which a decision rests has changed meanwhile, nothing was recorded; the turn is
-forgotten, the run is read again, and the turn is repeated. Outcomes are kept until they are
+If what a decision rests on has changed meanwhile, nothing was recorded; the turn is forgotten, the
+run is read again, and the turn is repeated. Outcomes are kept until they are
 recorded: their calls have happened.
 
 Start, resume and the end of a compensation are this one loop: what it finds in the run (an open
@@ -15,12 +15,13 @@ attempt, a retry that is due, an answer to a doubt, a failure that aborts) is al
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from carstore import events as e
 from carstore.errors import Busy, DiskFull, StateConflict
-from carstore.names import Json, inbox_stream
+from carstore.log import Entry
+from carstore.names import Json, RunId, budget_stream, inbox_stream
 from engine import commit
 from engine.backward import unwind
 from engine.declare import Tool
@@ -28,7 +29,12 @@ from engine.desk import Desk
 from engine.ending import pause
 from engine.execute import CANCEL_GRACE_SECONDS
 from engine.forward import advance
+from engine.journal import Lapsed
+from engine.purse import Purse
+from engine.rules.budget import Budget
 from engine.run import Run
+from engine.stop import halt, stop_if_due
+from engine.waits import end_waits, next_due
 
 __all__ = ["Driver"]
 
@@ -38,7 +44,7 @@ the contested key fail."""
 
 
 INBOX_SECONDS = 0.5
-"""How often a driver looks for answers while calls are in flight: one index look-up each time."""
+"""How often a driver looks what others ask of its run: one index look-up each time."""
 
 REFUSED_SECONDS = 0.2
 """How long after a store that was busy or full is asked again."""
@@ -59,6 +65,13 @@ class Driver:
         self._observe = observe
         self._accepted_by = accepted_by
         self._interrupted = False
+        self._inbox_at = 0.0
+        """When to look into the inbox again, by the clock of the loop."""
+
+    @property
+    def run_id(self) -> RunId:
+        """Of the run that it drives."""
+        return self._desk.run.run_id
 
     async def drive(self) -> Run:
         """Move the run on until it is finished, waits for a person, or was interrupted.
@@ -86,12 +99,22 @@ class Driver:
             await desk.drop_calls()
 
     async def _wait(self) -> None:
-        """Wait until something has happened. While somebody is asked, look whether they answered:
-        nothing else tells, because the answer is another process's append."""
-        asked = any(doubt.answer is None for _, _, doubt in self._desk.doubts())
+        """Wait until something has happened, but not beyond what is due, nor for long without a
+        look at the inbox: nothing else tells what other processes ask of the run."""
+        seconds = INBOX_SECONDS
+        due = self._due()
+        if due is not None:
+            seconds = min(seconds, max(due - self._desk.journal.clock.now(), 0) / 1e6)
         with suppress(TimeoutError):
-            async with asyncio.timeout(INBOX_SECONDS if asked else None):
+            async with asyncio.timeout(seconds):
                 await self._desk.wake.wait()
+
+    def _due(self) -> int | None:
+        """When the run has to be looked at at the latest, microseconds UTC; None: whenever."""
+        desk = self._desk
+        deadline = None if desk.run.stopping else desk.run.received.deadline_at
+        ends = [one for one in (next_due(desk), deadline) if one is not None]
+        return min(ends, default=None)
 
     def interrupt(self) -> None:
         """Start nothing more, wait for the calls in flight, and put the run down."""
@@ -125,6 +148,8 @@ class Driver:
                 if conflicts > MAX_REDECIDED:
                     desk.contested[conflict.key] = conflict
                 await desk.forget()
+            except Lapsed:  # of two drivers one always gets ahead, so this comes to an end
+                await desk.forget()
         desk.contested.clear()
 
     async def _flush(self) -> None:
@@ -147,23 +172,26 @@ class Driver:
         desk = self._desk
         journal = desk.journal
         if journal.lease is None and not journal.entries:
-            self._take_up()
+            await self._take_up()
         for outcome in list(desk.outcomes):
             await desk.take(outcome)
             await desk.keep_small()
         await self._read_inbox()
+        stop_if_due(desk)
         await self._hear_answers()
         if not self._interrupted:
             await self._move_on()
         elif desk.idle:
             pause(desk, "interrupted")
 
-    def _take_up(self) -> None:
+    async def _take_up(self) -> None:
         """Record that the run begins, or goes on with us."""
         desk = self._desk
         journal = desk.journal
         if journal.is_new:
             desk.record([desk.run.received])
+            if desk.purse is not None and desk.budget is not None:
+                await self._open_account(desk.purse, desk.budget)
             return
         if desk.run.held:
             if self._accepted_by is None:
@@ -171,22 +199,47 @@ class Driver:
             desk.record([e.CopyAccepted(by=self._accepted_by, epoch=journal.store.epoch)])
         desk.record([e.RunResumed(holder=str(journal.store.leases.holder))])
 
+    async def _open_account(self, purse: Purse, budget: Budget) -> None:
+        """Open the run's own budget, from which its calls reserve."""
+        desk = self._desk
+        stream = budget_stream(purse.account)
+        opened = e.BudgetSet(
+            budget=purse.account,
+            limits=dict(budget.costs),
+            parent=budget.parent,
+            by=desk.run.received.source,
+        )
+        desk.journal.add(Entry(stream, opened, desk.run.run_id))
+        desk.journal.expected[stream] = 0
+        await desk.make_durable()
+
     async def _move_on(self) -> None:
-        """Forward or back, until nothing turns up on the way that changes what is next."""
+        """On, back, or to a stop, until nothing turns up on the way that changes what is next."""
         desk = self._desk
         while True:
-            back = desk.run.aborting
-            await (unwind(desk) if back else advance(desk))
-            if not await self._hear_answers() and back == desk.run.aborting:
+            way = self._way()
+            await way(desk)
+            if not await self._hear_answers() and way is self._way():
                 return
 
+    def _way(self) -> Callable[[Desk], Awaitable[None]]:
+        run = self._desk.run
+        if run.aborting:
+            return unwind
+        return advance if run.stopping is None else halt
+
     async def _read_inbox(self) -> None:
-        """See what people said about attempts in doubt."""
+        """Hear what others ask of the run, each time when it was taken up or some time has gone."""
         desk = self._desk
-        if any(doubt.answer is None for _, _, doubt in desk.doubts()):
-            inbox = inbox_stream(desk.run.run_id)
-            async for recorded in desk.journal.store.log.read(stream=inbox):
-                desk.run.apply(recorded.event, recorded.recorded_at)
+        now = asyncio.get_running_loop().time()
+        if now < self._inbox_at:
+            return
+        self._inbox_at = now + INBOX_SECONDS
+        if desk.journal.is_new:
+            return
+        inbox = inbox_stream(desk.run.run_id)
+        async for recorded in desk.journal.store.log.read(stream=inbox):
+            desk.run.hear(recorded)
 
     async def _problems_with(self, answer: Json, tool: Tool | None) -> list[str]:
         if tool is None:
@@ -197,8 +250,10 @@ class Driver:
         )
 
     async def _hear_answers(self) -> bool:
-        """Act on what policy or people said about attempts in doubt; whether they said anything."""
+        """Act on what policy or people said, and on what was waited for; whether there was any."""
         desk, heard = self._desk, False
+        if desk.waiting:
+            heard = end_waits(desk) or self._hear_consent()
         for index, state, doubt in desk.doubts():
             if doubt.answer is None:
                 continue
@@ -207,5 +262,18 @@ class Driver:
             tool = desk.equipment.tools.get(doubt.tool)
             problems = await self._problems_with(doubt.answer.output, tool)
             desk.record(commit.after_answer(desk.run, state, doubt, desk.policy, problems))
+            await desk.settle_doubt(state, doubt)
             heard = True
         return heard
+
+    def _hear_consent(self) -> bool:
+        """Look again at actions for which people have answered, or did not in time."""
+        desk = self._desk
+        now = desk.journal.clock.now()
+        for index in sorted(desk.waiting):
+            state = desk.run.actions[index]
+            approval = state.approval
+            if state.wait is None and approval is not None and not approval.is_open(now):
+                desk.release(index, start=True)
+                return True
+        return False

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from carstore import events as e
-from carstore.names import Json
+from carstore.names import Json, inbox_stream
+from engine.action_state import ActionState
 from engine.desk import Desk
 from engine.ir import NotUndone, RollbackConflict, RunStatus
 from engine.results import cost_of
 
-__all__ = ["complete", "pause", "pause_if_idle"]
+__all__ = ["complete", "pause", "pause_if_idle", "what_it_waits_for"]
 
 
 def complete(
@@ -31,7 +32,7 @@ def complete(
         actions_executed=cost.actions_executed,
         actions_rejected=cost.actions_rejected,
         actions_skipped=cost.actions_skipped,
-        duration_us=sum(state.duration_us or 0 for state in run.actions),
+        duration_us=run.duration_us,
         retries=run.retries,
         not_undone=[{"action_id": item.action_id, "reason": item.reason} for item in not_undone],
         conflicts=[conflict_json(conflict) for conflict in conflicts],
@@ -46,18 +47,32 @@ def conflict_json(conflict: RollbackConflict) -> Json:
 
 
 def pause_if_idle(desk: Desk) -> None:
-    """Put the run down if nothing can happen before a person has answered."""
+    """Put the run down if nothing can happen before somebody has answered, or a time has come."""
     answered = any(doubt.answer is not None for _, _, doubt in desk.doubts())
     if desk.idle and not desk.timers and not desk.startable and not answered:
         pause(desk, "waiting")
+        # An answer that has come meanwhile would not be heard before the next resume.
+        inbox = inbox_stream(desk.run.run_id)
+        desk.journal.expected[inbox] = desk.run.inbox_version
 
 
 def pause(desk: Desk, reason: str) -> None:
-    """Record that the driver lets go of the run, and for whom it waits."""
+    """Record that the driver lets go of the run, and what it waits for."""
     waiting_for = [
         {"action_id": state.action.id, "what": "doubt"}
         for _, state, doubt in desk.doubts()
         if doubt.answer is None
     ]
+    waiting_for += [
+        {"action_id": state.action.id, "what": what_it_waits_for(state)}
+        for state in map(desk.run.actions.__getitem__, sorted(desk.waiting))
+    ]
     desk.record([e.RunPaused(reason=reason, waiting_for=waiting_for)])
     desk.journal.ends_turn = True
+
+
+def what_it_waits_for(state: ActionState) -> str:
+    """What a held action waits for: `approval`, `signal` or `time`."""
+    if state.wait is None:
+        return "approval"
+    return "time" if state.wait.signal is None else "signal"

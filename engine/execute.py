@@ -81,12 +81,13 @@ async def perform(
     threads: Executor,
     executor: ToolExecutor | None,
     clock: Clock,
-    given_up: Callable[[], bool],
+    why_stopped: Callable[[], str | None],
 ) -> Outcome:
     """Make a call and wait for its end, at most until its timeout.
 
     Args:
-        given_up: asked when the waiting was cancelled; True if the driver cannot wait any longer.
+        why_stopped: asked when the waiting was cancelled: why the driver does not wait any longer;
+            None if it did not cancel it.
     """
     started = clock.boot()
     ending, output, error = Ending.RETURNED, None, ""
@@ -100,9 +101,10 @@ async def perform(
     except _TimedOut:
         ending, error = Ending.UNKNOWN, f"action timed out after {made.timeout_ms}ms"
     except asyncio.CancelledError:
-        if not given_up():
+        why = why_stopped()
+        if why is None:
             raise
-        ending, error = Ending.UNKNOWN, "the run was interrupted during the call"
+        ending, error = Ending.UNKNOWN, why
     except Exception as raised:  # noqa: BLE001 - whatever a tool raises is its failure
         ending, error = Ending.RAISED, _text(raised)
     return masked(

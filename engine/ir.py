@@ -304,17 +304,24 @@ class RunResult:
     conflicts: tuple[RollbackConflict, ...] = field(default=(), converter=_items)
     cost: CostSummary = CostSummary()
     waits_for: str | None = None
-    """What a waiting run waits for: `answer` (to what became of calls in doubt), or `acceptance`:
-    it was copied unfinished, and nothing is called for it until `resume` is told to accept that."""
+    """What a waiting run waits for, of several the first: `acceptance` (it was copied unfinished,
+    and nothing is called for it until `resume` is told to accept that), `answer` (to what became of
+    calls in doubt), `approval`, `signal` or `time`."""
+    stopped: str | None = None
+    """Why the run ended before its plan did: `budget: ...`, `cancelled: ...`, `deadline: ...`."""
+    replaces: str | None = None
+    """The run that was aborted, in whose place this one came."""
 
     def to_dict(self) -> dict[str, Json]:
-        """The JSON that `run`, `resume` and `show` print; `waits_for` only of a run that waits."""
-        waits = {} if self.waits_for is None else {"waits_for": self.waits_for}
+        """The JSON that `run`, `resume` and `show` print; what is None in `waits_for`,
+        `stopped` and `replaces` is left out."""
+        names = ("waits_for", "stopped", "replaces")
+        told = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {
             "run_id": self.run_id,
             "proposal_id": self.proposal_id,
             "status": self.status.value,
-            **waits,
+            **told,
             "results": [result.to_dict() for result in self.results],
             "not_undone": [asdict(item) for item in self.not_undone],
             "conflicts": [asdict(conflict) for conflict in self.conflicts],

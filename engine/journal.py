@@ -5,6 +5,10 @@ goes into one append, whose conditions are all that was read for it, the version
 stream and the fence of the run's lease. So either all of it is true of the moment it was
 recorded, or nothing is recorded and the decisions are made again.
 
+Some conditions are about other streams: the ledgers of budgets from which an amount is reserved, the
+inbox when the run is put down, and the leases under which a result is worked out that others ask
+for too. If one of those does not hold, the decisions are made again as well (`Lapsed`).
+
 The lease rides along: its grant is the first entry of the first append that does not also end the
 run, its release the last entry of the append that ends the driver's turn. A run whose whole
 history is one append takes no lease.
@@ -20,22 +24,28 @@ from carstore import events as e
 from carstore.blobs import Blob
 from carstore.canonical import loads_trusted
 from carstore.clock import Clock
-from carstore.errors import CarstoreError, LeaseLost
+from carstore.errors import CarstoreError, LeaseHeld, LeaseLost, VersionConflict
 from carstore.leases import Claim, HeldLease, release
 from carstore.log import Appended, Entry, Expect, Fence, StateRead
 from carstore.names import (
     Json,
+    LeaseName,
     Position,
     RunId,
     Scope,
     StateKey,
+    StreamName,
     run_lease,
     run_stream,
 )
 from carstore.redaction import JsonPath
 from engine.run import Run
 
-__all__ = ["Journal", "load_run"]
+__all__ = ["Journal", "Lapsed", "StateOverlay", "load_run"]
+
+
+class Lapsed(Exception):
+    """What a decision rests on outside the run and the state is otherwise; decide again."""
 
 
 @define
@@ -82,6 +92,14 @@ class Journal:
     """Values that go beside the log with the first event of a new run."""
     blobs: list[Blob] = field(init=False)
     """Values that go beside the log with the next append."""
+    expected: dict[StreamName, int] = field(factory=dict)
+    """Versions of other streams on which what waits for its append rests."""
+    claims: list[Claim] = field(factory=list)
+    """Leases, other than the run's, to acquire with the next append."""
+    flights: dict[LeaseName, HeldLease] = field(factory=dict)
+    """The leases, other than the run's, that the driver holds."""
+    landed: list[HeldLease] = field(factory=list)
+    """Those of `flights` that the next append gives back."""
     ends_turn: bool = False
     """Whether what is recorded next is the driver's last word."""
 
@@ -109,6 +127,27 @@ class Journal:
             self.state.pending[event.key] = (event.value, not event.deleted)
         self.entries.append(Entry(run_stream(self.run.run_id), event, self.run.run_id))
 
+    def add(self, entry: Entry) -> None:
+        """Append an event of another stream with the next flush."""
+        self.entries.append(entry)
+
+    async def claim(self, lease: LeaseName) -> bool:
+        """Acquire a lease besides the run's with the next flush; whether nobody has it."""
+        if lease in self.flights or any(one.condition.lease == lease for one in self.claims):
+            return False
+        try:
+            self.claims.append(await self.store.leases.claim(lease, self.run.run_id))
+        except LeaseHeld:
+            return False
+        return True
+
+    def give_back(self, lease: LeaseName) -> None:
+        """Release a lease besides the run's with the next flush, if it is held."""
+        held = self.flights.get(lease)
+        if held is not None and held not in self.landed:
+            self.landed.append(held)
+            self.entries.append(release(held, self.run.run_id))
+
     def unwritten_values(self) -> dict[str, Json]:
         """The values that wait to be written beside the log, by hash."""
         return {blob.hash: loads_trusted(blob.body.decode()) for blob in self.blobs}
@@ -125,20 +164,24 @@ class Journal:
         """Append what was recorded; afterwards it is durable.
 
         Raises:
-            StateConflict: what a decision rests on has changed; `forget` and decide again.
+            StateConflict, Lapsed: what a decision rests on has changed; `forget` and decide again.
             VersionConflict, LeaseLost, StaleFence: somebody else drives the run.
             LeaseHeld: somebody else drives the run, and is alive.
         """
         if not self.entries and not (self.ends_turn and self.lease):
             return None
         claim = await self._claim()
-        entries = [claim.entry, *self.entries] if claim else list(self.entries)
+        claims = [claim, *self.claims] if claim else self.claims
+        entries = [*(one.entry for one in claims), *self.entries]
         if self.ends_turn and self.lease is not None:
             entries.append(release(self.lease, self.run.run_id))
         if self.blobs:
             entries[0] = entries[0]._replace(blobs=tuple(self.blobs))
-        done = await self.store.log.append(*entries, expect=self._expect(claim))
-        self._recorded(done, claimed=claim is not None)
+        done = await self._append(entries, claim)
+        for place, one in enumerate(self.claims, start=claim is not None):
+            held = self.store.leases.hold(one, Position(done.first + place))
+            self.flights[held.name] = held
+        self._recorded(done, len(claims))
         if claim is not None:
             self.lease = self.store.leases.hold(claim, done.first)
             if self.ends_turn:  # its token was not known in time to release it in the same append
@@ -146,6 +189,19 @@ class Journal:
         elif self.ends_turn and self.lease is not None:
             self.store.leases.forget(self.lease)
         return done
+
+    async def _append(self, entries: list[Entry], claim: Claim | None) -> Appended:
+        """Append, and tell apart what a lost condition is about."""
+        try:
+            return await self.store.log.append(*entries, expect=self._expect(claim))
+        except VersionConflict as conflict:
+            if conflict.stream == run_stream(self.run.run_id):
+                raise
+            raise Lapsed from conflict
+        except LeaseLost as lost:
+            if lost.lease == run_lease(self.run.run_id):
+                raise
+            raise Lapsed from lost
 
     async def _claim(self) -> Claim | None:
         if self.lease is not None or (self.is_new and self.ends_turn):
@@ -163,35 +219,45 @@ class Journal:
         elif claim is not None:
             fence = Fence(claim.condition.lease, None)
         return Expect(
-            versions={stream: self.run.version},
+            versions={stream: self.run.version, **self.expected},
             unchanged=[
                 (self.state.scope, StateKey(key), position)
                 for key, position in self.state.reads.items()
             ],
             fence=fence,
-            leases=[claim.condition] if claim else (),
+            leases=[one.condition for one in ([claim] if claim else []) + self.claims],
         )
 
-    def _recorded(self, done: Appended, *, claimed: bool) -> None:
-        position = done.first + claimed
-        for entry in self.entries:
+    def _recorded(self, done: Appended, before: int) -> None:
+        """Take in that everything is durable; `before` grants stand before it in the append."""
+        stream, written = run_stream(self.run.run_id), 0
+        for position, entry in enumerate(self.entries, start=done.first + before):
             event = entry.event
+            written += entry.stream == stream
             if isinstance(event, e.StateChanged):
                 self.state.known[event.key] = StateRead(
                     event.value, not event.deleted, Position(position), self.run.run_id
                 )
-            position += 1
-        self.run.version += len(self.entries)
+        for held in self.landed:
+            self.store.leases.forget(held)
+            del self.flights[held.name]
+        self.run.version += written
         self.run.stamp(done.recorded_at)
         self.is_new = False
-        self.entries.clear()
-        self.blobs.clear()
+        self._clear()
         self.state.pending.clear()
         self.state.reads.clear()
 
+    def _clear(self) -> None:
+        self.entries.clear()
+        self.blobs.clear()
+        self.expected.clear()
+        self.claims.clear()
+        self.landed.clear()
+
     async def forget(self) -> None:
         """Drop what was decided since the last append, and read the run again."""
-        self.entries.clear()
+        self._clear()
         self.blobs = list(self.first_blobs) if self.is_new else []
         self.ends_turn = False
         self.state = StateOverlay(self.state.scope)
@@ -202,9 +268,9 @@ class Journal:
 
     async def let_go(self) -> None:
         """After a failure: leave the run to whoever resumes it, at once if the store allows."""
-        if self.lease is not None:
+        for held in [*self.flights.values(), *([self.lease] if self.lease else [])]:
             with suppress(CarstoreError):  # else the lease expires, as nobody renews it any more
-                await self.store.leases.release(self.lease, self.run.run_id)
+                await self.store.leases.release(held, self.run.run_id)
 
     def check_held(self) -> None:
         """Raise `LeaseLost` unless the run is still ours to act for, by our own clock."""

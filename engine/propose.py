@@ -14,7 +14,17 @@ from engine.plan_json import proposal_to_dict
 from engine.run import Run
 from engine.tools import Tools
 
-__all__ = ["Options", "check_run_id", "check_tools", "new_run_id", "received", "same_plan"]
+__all__ = [
+    "Lineage",
+    "Options",
+    "Terms",
+    "check_run_id",
+    "check_tools",
+    "new_run_id",
+    "received",
+    "same_plan",
+    "tools_named",
+]
 
 
 @frozen(kw_only=True)
@@ -37,6 +47,30 @@ class Options:
             raise ValueError(f"concurrency is 1 to 10,000, not {self.concurrency!r}")
 
 
+@frozen(kw_only=True)
+class Lineage:
+    """Where a proposal comes from, and what becomes of the run if it is aborted."""
+
+    replaces: str | None = None
+    """The run that was aborted, in whose place this one comes."""
+    replans_left: int = 0
+    replan_on_rejection: bool = False
+    pursuit: str | None = None
+    """The pursuit of which it is a step."""
+
+
+@frozen(kw_only=True)
+class Terms:
+    """What binds one run; recorded with the proposal, as data."""
+
+    policies: dict[str, str] | None = None
+    """Name -> digest."""
+    budget: Json = None
+    deadline_at: int | None = None
+    """Microseconds UTC."""
+    lineage: Lineage = Lineage()
+
+
 def new_run_id() -> RunId:
     """Sixteen random hex characters."""
     return RunId(os.urandom(8).hex())
@@ -50,7 +84,7 @@ def check_run_id(text: str) -> RunId:
 
 
 def received(
-    proposal: Proposal, tools: Tools, options: Options, log_id: LogId
+    proposal: Proposal, tools: Tools, options: Options, log_id: LogId, terms: Terms
 ) -> e.ProposalReceived:
     """The event that says everything a resume needs, but for code."""
     known = {name: tools.get(name) for name in tools_named(proposal.actions, tools)}
@@ -66,6 +100,13 @@ def received(
         log_id=log_id,
         abort_on_rejection=options.abort_on_rejection,
         abort_on_exhausted_retry=options.abort_on_exhausted_retry,
+        policies=terms.policies,
+        budget=terms.budget,
+        deadline_at=terms.deadline_at,
+        replaces=terms.lineage.replaces,
+        replans_left=terms.lineage.replans_left,
+        replan_on_rejection=terms.lineage.replan_on_rejection,
+        pursuit=terms.lineage.pursuit,
     )
 
 

@@ -34,13 +34,25 @@ def result_of(run: Run) -> RunResult:
         conflicts=tuple(RollbackConflict(**item) for item in done.conflicts) if done else (),
         cost=cost_of(run),
         waits_for=_waits_for(run),
+        stopped=None if run.stopping is None else _stopped(run.stopping),
+        replaces=run.received.replaces,
     )
 
 
 def _waits_for(run: Run) -> str | None:
+    """The first thing that has to happen, of those that only others can bring about."""
     if run.status is not RunStatus.WAITING:
         return None
-    return "acceptance" if run.held else "answer"
+    if run.held:
+        return "acceptance"
+    told = {item["what"] for item in run.paused.waiting_for} if run.paused is not None else set()
+    order = ("doubt", "approval", "signal", "time")
+    first = next((what for what in order if what in told), "doubt")
+    return "answer" if first == "doubt" else first
+
+
+def _stopped(stopping: e.RunStopping) -> str:
+    return f"{stopping.cause}: {stopping.reason}" if stopping.reason else stopping.cause
 
 
 def cost_of(run: Run) -> CostSummary:
@@ -48,19 +60,18 @@ def cost_of(run: Run) -> CostSummary:
     if run.completed is not None:
         return _recorded_cost(run.completed)
     counts = dict.fromkeys(ActionStatus, 0)
-    tool_calls, duration_us = 0, 0
+    tool_calls = 0
     for state in run.actions:
         if state.status is not None:
             counts[state.status] += 1
         if state.status is ActionStatus.SUCCEEDED and state.action.type is ActionType.TOOL_CALL:
             tool_calls += 1
-        duration_us += state.duration_us or 0
     return CostSummary(
         tool_calls=tool_calls,
         actions_executed=counts[ActionStatus.SUCCEEDED] + counts[ActionStatus.FAILED],
         actions_rejected=counts[ActionStatus.REJECTED],
         actions_skipped=counts[ActionStatus.SKIPPED],
-        total_duration_ms=duration_us / 1000,
+        total_duration_ms=run.duration_us / 1000,
         retries=run.retries,
     )
 

@@ -50,6 +50,8 @@ class Run:
     cancel: e.CancelRequested | None = None
     """What somebody asked, before the driver acted on that."""
     stopping: e.RunStopping | None = None
+    declined: bool = False
+    """Whether somebody was asked for a proposal in its place, and had none."""
     signals: dict[str, deque[tuple[int, Json]]] = field(factory=dict)
     """Name -> number and value of each signal that nobody has taken, oldest first."""
     paused: e.RunPaused | None = None
@@ -121,7 +123,10 @@ class Run:
     def aborting(self) -> bool:
         """Whether the run rolls back: an action failed in a way that makes it, or somebody asked
         for that."""
-        return bool(self.aborted_by) or (self.stopping is not None and self.stopping.compensate)
+        stopping = self.stopping
+        if stopping is not None and stopping.cause != "budget":
+            return stopping.compensate
+        return bool(self.aborted_by)
 
     def of(self, action_id: str) -> ActionState:
         """The state of an action.

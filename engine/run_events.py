@@ -198,6 +198,10 @@ def _stopping(run: "Run", event: e.RunStopping, at: Micros | None) -> None:
     run.stopping = event
 
 
+def _declined(run: "Run", event: e.ReplanDeclined, at: Micros | None) -> None:
+    run.declined = True
+
+
 def _begun(run: "Run", action_id: str) -> ActionState:
     state = run.of(action_id)
     run.begun.add(run.index[action_id])
@@ -245,4 +249,5 @@ HANDLERS: dict[type, Callable[["Run", Any, Micros | None], None]] = {
     e.SignalTaken: _signal_taken,
     e.CancelRequested: _cancel,
     e.RunStopping: _stopping,
+    e.ReplanDeclined: _declined,
 }

@@ -1,50 +1,50 @@
 """The runtime: what an application embeds. It builds, starts and stops parts, and holds no rule."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from carstore import Store
-from carstore.blobs import Blob, references
-from carstore.canonical import loads_trusted
-from carstore.errors import LeaseHeld, LeaseLost, StaleFence, VersionConflict
-from carstore.events import Event, ProposalReceived
-from carstore.names import MAIN_SCOPE, Json, RunId, Scope, run_lease
+from carstore.names import MAIN_SCOPE, Json, RunId, Scope
+from engine import registry
+from engine.accounts import Ledger
+from engine.authority import NOBODY, Authority
 from engine.declare import Tool
-from engine.desk import Desk, Equipment, Remembered
-from engine.drive import Driver
+from engine.desk import Equipment
 from engine.errors import RunExists, RunOwned
-from engine.ir import Proposal, RunResult, RunStatus
-from engine.journal import Journal, StateOverlay, load_run
-from engine.plan_json import check_proposal, load_proposal, parse_proposal
+from engine.ir import MAX_TIMEOUT_MS, Proposal, RunResult, RunStatus
+from engine.journal import load_run
+from engine.plan_json import check_proposal, parse_proposal
+from engine.policies import only_once
 from engine.propose import (
+    Lineage,
     Options,
+    Terms,
     check_run_id,
     check_tools,
     new_run_id,
-    received,
     same_plan,
 )
+from engine.rates import Rates
+from engine.recall import recall
+from engine.replan import Replan, Replans
 from engine.results import result_of
+from engine.rules.budget import Budget
+from engine.rules.capabilities import CapabilitySet, as_policy
+from engine.rules.policies import Policy
 from engine.rules.retries import Backoff
-from engine.rules.sensitive import hidden_in
 from engine.run import Run
+from engine.runs import Observer, Runs, unobserved
 from engine.threads import Threads
-from engine.tool_schema import ToolSchema
+from engine.tool_schema import RateLimit, ToolSchema
 from engine.tools import ToolExecutor, Tools
-from projections import REUSE, RUNS, row, select
+from engine.waits import can_go_on
+from projections import RUNS, select
 
 __all__ = ["Runtime"]
 
-GRACE_SECONDS = 5.0
-"""How long an interrupted run waits for the calls in flight before it gives them up."""
-
 MAX_RECOVERING = 100
 """Runs that `recover` drives at once."""
-
-
-def _unobserved(_: Run) -> None:
-    pass
 
 
 class Runtime:
@@ -61,6 +61,12 @@ class Runtime:
         abort_on_rejection: whether a rejected action makes its run roll back.
         abort_on_exhausted_retry: whether an action whose retries are used up does.
         backoff: the delays between retries.
+        policies: rules that judge every action of the runs that begin here.
+        capabilities: what these runs may use at all.
+        budget: what each of them may take, unless `execute` is told otherwise.
+        replan: asked for another proposal when a run was aborted.
+        max_replans: how often in a row.
+        replan_on_rejection: whether it is also asked when an action was rejected.
     """
 
     def __init__(
@@ -76,6 +82,12 @@ class Runtime:
         abort_on_rejection: bool = False,
         abort_on_exhausted_retry: bool = False,
         backoff: Backoff | None = None,
+        policies: Sequence[Policy] = (),
+        capabilities: CapabilitySet | None = None,
+        budget: Budget | None = None,
+        replan: Replan | None = None,
+        max_replans: int = 2,
+        replan_on_rejection: bool = False,
     ) -> None:
         self.store = store
         self.tools = Tools(tools)
@@ -88,9 +100,30 @@ class Runtime:
             abort_on_rejection=abort_on_rejection,
             abort_on_exhausted_retry=abort_on_exhausted_retry,
         )
-        self._executor = executor
-        self._backoff = backoff or Backoff()
-        self._threads = Threads()
+        self._policies = {one.name: one for one in only_once(policies)}
+        self._budget = budget
+        self._registered = False
+        self._rate_limits: dict[str, RateLimit] = {}
+        self._cache_ttls: dict[str, int] = {}
+        self._ledger = Ledger(store)
+        self._rates = Rates(store, self._limit_of)
+        self._runs = Runs(
+            store,
+            Equipment(
+                tools=self.tools,
+                executor=executor,
+                threads=Threads(),
+                backoff=backoff or Backoff(),
+                recall=partial(recall, store),
+                rates=self._rates,
+                ledger=self._ledger,
+                ledger_locks={},
+                cache_ttls=self._cache_ttls,
+            ),
+        )
+        self._replans = Replans(self, replan, max_replans, on_rejection=replan_on_rejection)
+        if capabilities is not None:
+            self.set_capabilities(capabilities)
 
     # --- the seed's surface ---
 
@@ -106,6 +139,44 @@ class Runtime:
         """All schemas, as JSON: what a model is shown."""
         return [schema.to_dict() for schema in self.tools.schemas()]
 
+    def set_cost_budget(self, budget: Budget | None) -> None:
+        """What each run that begins from now on may take; None: as much as it likes."""
+        self._budget = budget
+
+    def set_capabilities(self, capabilities: CapabilitySet | None) -> None:
+        """What runs that begin from now on may use; None: everything."""
+        if capabilities is None:
+            self._policies.pop("capabilities", None)
+        else:
+            self.add_policy(as_policy(capabilities))
+
+    def add_policy(self, policy: Policy) -> None:
+        """Let a rule judge the runs that begin from now on; one of the same name makes way for it.
+        It is put down in the log with the first of them."""
+        self._policies[policy.name] = policy
+        self._registered = False
+
+    async def remove_policy(self, name: str, *, by: str = "somebody") -> None:
+        """Take a rule out of force. Runs that have begun stay bound to it.
+
+        Raises:
+            NotFound: it is not in force.
+        """
+        await registry.remove(self.store, name, by)
+        self._policies.pop(name, None)
+
+    def set_rate_limit(self, tool: str, max_calls: int, interval_secs: float) -> None:
+        """Let at most `max_calls` of a tool begin at once, refilled within `interval_secs`; calls
+        beyond wait for their turn. Goes before what the tool declares."""
+        self._rate_limits[tool] = RateLimit(max_calls, interval_secs)
+        self._rates.limit_changed(tool)
+
+    def enable_tool_cache(self, tool: str, ttl_secs: int) -> None:
+        """Serve a result of `tool` again for the same parameters, for so many seconds."""
+        if type(ttl_secs) is not int or ttl_secs < 1:
+            raise ValueError(f"ttl_secs is a whole number from 1, not {ttl_secs!r:.40}")
+        self._cache_ttls[tool] = ttl_secs
+
     # --- runs ---
 
     async def execute(
@@ -113,9 +184,13 @@ class Runtime:
         proposal: Proposal | str | bytes | Mapping[str, Json],
         *,
         run_id: str | None = None,
-        observe: Callable[[Run], None] = _unobserved,
+        budget: Budget | None = None,
+        timeout_secs: float | None = None,
+        deadline_at: int | None = None,
+        lineage: Lineage | None = None,
+        observe: Observer = unobserved,
     ) -> RunResult:
-        """Run a proposal and return what came of it, which may be that it waits for a person.
+        """Run a proposal and return what came of it, which may be that it waits for something.
 
         Without `run_id` it is a new run. With one, calling this again continues the run, or returns
         its recorded result. If the caller is cancelled, nothing more is started, the calls in
@@ -123,36 +198,38 @@ class Runtime:
 
         Args:
             proposal: a `Proposal`, or its JSON.
+            budget: what this run may take, instead of the runtime's.
+            timeout_secs: after so many seconds nothing is begun any more, and the run ends; waits
+                    and times without a process count too.
+            deadline_at: the same as an instant, microseconds UTC; the earlier of both counts.
+            deadline_at: the same as an instant, microseconds UTC; the earlier of both counts.
+            lineage: where the proposal comes from; given by what asks for proposals.
             observe: called after each turn of the driver with the run as it is then.
+
+        Returns the result of the last run, if others came in the place of this one.
 
         Raises:
             InvalidProposal, InvalidRunId: bad input; nothing was recorded.
+            NotFound: there is no such budget to take from.
             RunExists: the run id belongs to another proposal.
             RunOwned: another process drives this run.
-            ToolsChanged: the run was begun with other tools.
+            ToolsChanged, PolicyChanged: the run was begun with other tools or rules.
             Busy, DiskFull, StoreFailed: the store; what was recorded is safe.
         """
         checked = (
             check_proposal(proposal) if isinstance(proposal, Proposal) else parse_proposal(proposal)
         )
         name = new_run_id() if run_id is None else check_run_id(run_id)
-        if run_id is not None and (found := await self._find(name)) is not None:
+        if run_id is not None and (found := await self._runs.find(name)) is not None:
             if not same_plan(found, checked):
                 raise RunExists(name)
             return await self._go_on(found, observe)
-        run, blobs = self._begun(name, checked)
-        return await self._drive(run, observe, is_new=True, blobs=blobs)
-
-    def _begun(self, run_id: RunId, proposal: Proposal) -> tuple[Run, list[Blob]]:
-        """A new run, and the values that go beside the log with its first event."""
-        first: Event = received(proposal, self.tools, self.options, self.store.log_id)
-        blobs: list[Blob] = []
-        hidden = hidden_in(first, self.tools, None)
-        if hidden or self.store.redaction.names:  # what is large goes as it is appended
-            first, blobs = self.store.redaction.applied(first, hidden)
-        assert isinstance(first, ProposalReceived)
-        run = Run.begin(run_id, first, load_proposal(first.proposal) if blobs else proposal)
-        return run, blobs
+        terms = await self._terms(
+            budget or self._budget, self._deadline(timeout_secs, deadline_at), lineage
+        )
+        authority = Authority(tuple(self._policies.values())) if self._policies else NOBODY
+        run = await self._runs.begin(name, checked, self.options, terms, authority, observe)
+        return await self._replans.follow(run, observe)
 
     async def resume(
         self,
@@ -160,9 +237,11 @@ class Runtime:
         *,
         accept_copy: bool = False,
         by: str = "somebody",
-        observe: Callable[[Run], None] = _unobserved,
+        observe: Observer = unobserved,
     ) -> RunResult:
         """Continue an unfinished run; return the recorded result of a finished one.
+
+        A run that waits for something that is not there yet is returned as it is.
 
         Args:
             accept_copy: whether a run that was copied unfinished goes on here, although its origin
@@ -180,7 +259,7 @@ class Runtime:
         *,
         accept_copies: bool = False,
         by: str = "somebody",
-        observe: Callable[[Run], None] = _unobserved,
+        observe: Observer = unobserved,
     ) -> list[RunResult | RunOwned]:
         """Continue every unfinished run, each as `resume` does.
 
@@ -191,12 +270,13 @@ class Runtime:
         drives, the error that says so.
 
         Raises:
-            ToolsChanged: if one cannot go on with these tools; then none was continued.
+            ToolsChanged, PolicyChanged: if one cannot go on with these tools and rules; then none
+                was continued.
         """
         runs = [await load_run(self.store, run_id) for run_id in await self.unfinished()]
         for run in runs:
             if accept_copies or not run.held:
-                check_tools(run, self.tools)
+                await self._bound(run)
         gate = asyncio.Semaphore(MAX_RECOVERING)
 
         async def one(run: Run) -> RunResult | RunOwned:
@@ -215,89 +295,75 @@ class Runtime:
         return results
 
     async def unfinished(self) -> list[RunId]:
-        """The runs that have begun and not ended, oldest first."""
+        """The runs that have begun and not ended, oldest first; also those that were aborted, if
+        this runtime is to ask for a proposal in their place and has not done so."""
         found = [
             item
             for status in (RunStatus.RUNNING, RunStatus.WAITING)
             for item in await select(self.store, RUNS, status=status.value)
         ]
+        if self._replans.asks:
+            found += await select(self.store, RUNS, replan="pending")
         return [RunId(item.run_id) for item in sorted(found, key=lambda item: item.started_at)]
 
     # --- parts ---
 
-    async def _find(self, run_id: RunId) -> Run | None:
-        history = [recorded async for recorded in self.store.log.read(run=run_id)]
-        return Run.fold(run_id, history) if history else None
+    async def find(self, run_id: str) -> Run | None:
+        """The run of that id as the log tells it, if there is one."""
+        return await self._runs.find(check_run_id(run_id))
+
+    def _limit_of(self, tool: str) -> RateLimit | None:
+        limit = self._rate_limits.get(tool)
+        known = self.tools.get(tool) if limit is None else None
+        return limit if known is None else known.schema.rate_limit
+
+    async def _terms(
+        self, budget: Budget | None, deadline_at: int | None, lineage: Lineage | None
+    ) -> Terms:
+        """What binds a new run.
+
+        Raises:
+            NotFound: the budget that is to be taken from is not there.
+        """
+        if self._policies and not self._registered:
+            by = str(self.store.leases.holder)
+            await registry.register(self.store, list(self._policies.values()), by)
+            self._registered = True
+        if budget is not None and budget.parent is not None:
+            await self._ledger.load(budget.parent, must=True)
+        return Terms(
+            policies={one.name: one.digest for one in self._policies.values()} or None,
+            budget=None if budget is None else budget.to_json(),
+            deadline_at=deadline_at,
+            lineage=lineage or self._replans.lineage,
+        )
+
+    def _deadline(self, timeout_secs: float | None, deadline_at: int | None) -> int | None:
+        if timeout_secs is None:
+            return deadline_at
+        if not 0 < timeout_secs <= MAX_TIMEOUT_MS / 1000:
+            most = MAX_TIMEOUT_MS // 1000
+            raise ValueError(f"timeout_secs is above 0, at most {most:,}, not {timeout_secs!r:.40}")
+        ends_at = self.store.clock.now() + round(timeout_secs * 1_000_000)
+        return ends_at if deadline_at is None else min(ends_at, deadline_at)
+
+    async def _bound(self, run: Run) -> Authority:
+        """The rules that bind a run, which its tools have to be there for too.
+
+        Raises:
+            ToolsChanged, PolicyChanged: it was begun with others.
+        """
+        check_tools(run, self.tools)
+        if not run.received.policies:
+            return NOBODY
+        given = list(self._policies.values())
+        return Authority(await registry.bound(self.store, run.received.policies, given))
 
     async def _go_on(
-        self, run: Run, observe: Callable[[Run], None], accepted_by: str | None = None
+        self, run: Run, observe: Observer, accepted_by: str | None = None
     ) -> RunResult:
-        if run.completed is not None or (run.held and accepted_by is None):
-            return result_of(run)
-        check_tools(run, self.tools)
-        return await self._drive(run, observe, is_new=False, accepted_by=accepted_by)
-
-    async def _drive(
-        self,
-        run: Run,
-        observe: Callable[[Run], None],
-        *,
-        is_new: bool,
-        blobs: Sequence[Blob] = (),
-        accepted_by: str | None = None,
-    ) -> RunResult:
-        state = StateOverlay(Scope(run.received.scope))
-        journal = Journal(self.store, run, state, is_new, first_blobs=blobs)
-        driver = Driver(Desk(journal, self._equipment()), observe, accepted_by)
-        task = asyncio.create_task(driver.drive(), name=f"carstore run {run.run_id}")
-        try:
-            return result_of(await asyncio.shield(task))
-        except asyncio.CancelledError:
-            await _put_down(driver, task)
-            raise
-        except LeaseHeld as held:
-            raise RunOwned(run.run_id, held.holder, held.expires_in_us) from held
-        except (LeaseLost, StaleFence, VersionConflict) as lost:
-            raise RunOwned(run.run_id, await self._owner(run.run_id)) from lost
-
-    async def _owner(self, run_id: RunId) -> str:
-        found = await self.store.leases.row(run_lease(run_id))
-        return "another process" if found is None or found.holder is None else str(found.holder)
-
-    def _equipment(self) -> Equipment:
-        return Equipment(
-            tools=self.tools,
-            executor=self._executor,
-            threads=self._threads,
-            backoff=self._backoff,
-            recall=self._recall,
-        )
-
-    async def _recall(self, key: str) -> Remembered | None:
-        found = await row(self.store, REUSE, (key,))
-        if found is None:
-            return None
-        output = loads_trusted(found.output)
-        if any(references(await self.store.blobs.fill(output))):
-            return None  # it was forgotten
-        return Remembered(
-            position=found.position,
-            run_id=found.run_id,
-            action_id=found.action_id,
-            output=output,
-        )
-
-
-async def _put_down(driver: Driver, task: "asyncio.Task[Run]") -> None:
-    """Let an interrupted run end its turn; a second interruption does not wait any longer."""
-    driver.interrupt()
-    with suppress(asyncio.CancelledError):
-        done, _ = await asyncio.wait({task}, timeout=GRACE_SECONDS)
-        if done:
-            task.exception()
-            return
-    driver.give_up()
-    with suppress(asyncio.CancelledError):
-        await asyncio.wait({task})
-    if task.done():
-        task.exception()
+        if run.completed is None and not (run.held and accepted_by is None):
+            authority = await self._bound(run)
+            if can_go_on(run, self.store.clock.now()):
+                run = await self._runs.go_on(run, authority, observe, accepted_by)
+        return await self._replans.follow(run, observe)

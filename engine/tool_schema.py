@@ -15,6 +15,7 @@ from engine.ir import MAX_TIMEOUT_MS
 from engine.problems import shown, suggestion
 from engine.rules.copies import own_copy
 from engine.rules.identifiers import problem_with_id
+from engine.rules.money import micros_of
 from engine.schema_check import BadSchema, SchemaCheck, compile_schema
 
 __all__ = ["EffectMode", "InvalidTool", "RateLimit", "ToolSchema"]
@@ -117,12 +118,16 @@ class ToolSchema:
     """Paths to what goes beside the log and can be forgotten: `parameters.password`,
     `output.keys.*.secret` (`*`: each item)."""
 
+    max_cost: dict[str, str] = field(factory=dict, hash=False)
+    """Unit -> decimal amount that one call costs at most, `{"USD": "0.05"}`: so much is set aside
+    from the budgets of a run before the call."""
+
     def __attrs_post_init__(self) -> None:
         for path, problem in _problems(self):
             if problem is not None:
                 raise InvalidTool(str(self.name)[:128], problem, path)
         # Own copies, so that nobody can change a schema whose digest was taken.
-        for path in ("parameters", "returns"):
+        for path in ("parameters", "returns", "max_cost"):
             object.__setattr__(self, path, self._copied(path))
         size_bytes = len(canonical.dumps(self.to_dict()).encode())
         if size_bytes > MAX_SCHEMA_BYTES:
@@ -160,6 +165,11 @@ class ToolSchema:
     def sensitive_paths(self) -> tuple[tuple[str, ...], ...]:
         """`sensitive` in steps."""
         return tuple([tuple(path.split(".")) for path in self.sensitive])
+
+    @cached_property
+    def max_cost_micros(self) -> dict[str, int]:
+        """`max_cost` in millionths."""
+        return {unit: micros_of(amount) or 0 for unit, amount in self.max_cost.items()}
 
     def check_parameters(self, parameters: Json, public: Json = None) -> list[str]:
         """Everything in which `parameters` are not what the schema says; [] if nothing.
@@ -250,6 +260,7 @@ def _problems(schema: ToolSchema) -> list[tuple[str, str | None]]:
         ("compensation", _problem_with_compensation(schema)),
         ("timeout_ms", _problem_with_count(schema.timeout_ms, MAX_TIMEOUT_MS)),
         ("sensitive", _problem_with_paths(schema.sensitive, schema.parameters)),
+        ("max_cost", _problem_with_amounts(schema.max_cost)),
     ]
 
 
@@ -283,6 +294,18 @@ def _problem_with_limit(value: Any) -> str | None:
     if value is None or isinstance(value, RateLimit):
         return None
     return f"must be a RateLimit, not a {type(value).__name__}"
+
+
+def _problem_with_amounts(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return f"must be an object of amounts by unit, not a {type(value).__name__}"
+    for unit, amount in value.items():
+        problem = problem_with_id(unit)
+        if problem is not None:
+            return f"the name of a unit {problem}"
+        if not isinstance(amount, str) or micros_of(amount) is None:
+            return f"{unit}: {amount!r:.40} is no amount; write a decimal number as text, '0.05'"
+    return None
 
 
 def _problem_with_paths(value: Any, parameters: Any) -> str | None:

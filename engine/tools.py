@@ -12,6 +12,7 @@ from attrs import define
 from carstore.errors import CarstoreError
 from carstore.names import Json
 from carstore.python_file import import_failure, import_file, importable
+from engine.built_in import BUILT_IN
 from engine.declare import Tool, tool
 from engine.tool_schema import EffectMode, InvalidTool, RateLimit, ToolSchema
 
@@ -99,8 +100,8 @@ class Tools:
         return added
 
     def get(self, name: str) -> Tool | None:
-        """The tool of that name, if there is one."""
-        return self._by_name.get(name)
+        """The tool of that name, if there is one; those that are built in come last."""
+        return self._by_name.get(name) or BUILT_IN.get(name)
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order of registration."""

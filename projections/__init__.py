@@ -1,6 +1,7 @@
 """What it means: views folded from the log."""
 
 from projections.actions import ACTIONS
+from projections.approvals import APPROVALS
 from projections.catalog import LAZY, VIEWS
 from projections.catch_up import catch_up
 from projections.compare import Difference, compare
@@ -13,6 +14,7 @@ from projections.materialize import row, rows, select
 from projections.memory import checksum, fold
 from projections.rebuild import Rebuilt, rebuild
 from projections.reuse import REUSE
+from projections.rules import RULES
 from projections.runs import RUNS
 from projections.search import search
 from projections.search_hits import Hit
@@ -20,17 +22,21 @@ from projections.spans import SPANS
 from projections.standing import Standing, standings
 from projections.state import STATE
 from projections.view import View
+from projections.waits import WAITS
 
 __all__ = [
     "ACTIONS",
+    "APPROVALS",
     "COSTS",
     "DOUBTS",
     "LAZY",
     "REUSE",
+    "RULES",
     "RUNS",
     "SPANS",
     "STATE",
     "VIEWS",
+    "WAITS",
     "Change",
     "Difference",
     "Hit",

@@ -14,47 +14,48 @@ ReuseEvent: TypeAlias = ActionSucceeded | ActionRolledBack
 
 @frozen(kw_only=True)
 class Remembered:
-    """The newest success under a reuse key that was not rolled back."""
+    """A success under a reuse key that was not rolled back; of several the newest counts."""
 
     reuse_key: str
-    position: int
-    """Of the `action_succeeded`."""
     run_id: str
     action_id: str
+    position: int
+    """Of the `action_succeeded`."""
+    at: int
+    """When that was recorded, microseconds UTC."""
     output: str
     """Canonical JSON."""
 
 
 def keys(event: ReuseEvent, recorded: Recorded) -> list[Key]:
-    return [] if event.reuse_key is None or recorded.run_id is None else [(event.reuse_key,)]
+    if event.reuse_key is None or recorded.run_id is None:
+        return []
+    return [(event.reuse_key, recorded.run_id, event.action_id)]
 
 
 def evolve(rows: Rows[Remembered], event: ReuseEvent, recorded: Recorded) -> Rows[Remembered]:
-    [(key, remembered)] = rows.items()
+    [key] = rows
     match event:
         case ActionSucceeded():
             after = Remembered(
                 reuse_key=event.reuse_key or "",
-                position=recorded.position,
                 run_id=recorded.run_id or "",
                 action_id=event.action_id,
+                position=recorded.position,
+                at=recorded.recorded_at,
                 output=dumps(event.output),
             )
             return {key: after}
         case ActionRolledBack():
-            its_own = remembered is not None and (remembered.run_id, remembered.action_id) == (
-                recorded.run_id,
-                event.action_id,
-            )
-            return {key: None} if its_own else {}
+            return {key: None}
 
 
 REUSE: View[ReuseEvent, Remembered] = View(
     name="reuse",
-    version=1,
+    version=2,
     kinds=(ActionSucceeded, ActionRolledBack),
     row=Remembered,
-    key=("reuse_key",),
+    key=("reuse_key", "run_id", "action_id"),
     keys=keys,
     evolve=evolve,
 )

@@ -13,14 +13,18 @@ from carstore.names import Json
 
 @frozen(kw_only=True)
 class BudgetSet:
-    """A budget was opened, or its limits were changed; what is spent and reserved stays."""
+    """A budget was opened, or its limits were changed; what is spent and reserved stays.
+
+    It names every unit that the budget has: so whoever folds it has to look at nothing else.
+    """
 
     kind: ClassVar[str] = "budget_set"
     budget: str
     limits: Json
-    """Unit -> millionths. A unit that is not named is counted and not limited."""
+    """Unit -> millionths, or null: counted and not limited from here on. A unit that the budget
+    limited before and does not any more stands here with null. Units not named stay as they are."""
     parent: str | None = None
-    """The budget of which this one is a part: what is taken here is taken there too."""
+    """The budget of which this one is a part from here on: what is taken here is taken there."""
     by: str = "somebody"
 
 

@@ -12,7 +12,7 @@ from carstore.errors import Busy, DiskFull
 from carstore.leases import HeldLease
 from carstore.names import RunId
 from engine import Runtime, ToolContext, resolve, tool
-from engine import runtime as runtime_module
+from engine import runs as runs_module
 from engine.journal import load_run
 from engine.rules.retries import Backoff
 from engine.run import Run
@@ -105,7 +105,7 @@ async def test_a_call_that_does_not_stop_is_given_up(
 ) -> None:
     """After the grace, or at the second interruption, what becomes of it is unknown."""
     slow = Slow(stubborn=True, **declared)
-    monkeypatch.setattr(runtime_module, "GRACE_SECONDS", 0.05 if how == "grace" else 30)
+    monkeypatch.setattr(runs_module, "GRACE_SECONDS", 0.05 if how == "grace" else 30)
     async with opened(db) as store:
         task = asyncio.create_task(runtime(store, slow.tools).execute(slow.plan, run_id="r"))
         await slow.begun.wait()
@@ -138,7 +138,7 @@ async def test_a_thread_that_does_not_stop_is_given_up_too(
         begun.set()
         go_on.wait(10)
 
-    monkeypatch.setattr(runtime_module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(runs_module, "GRACE_SECONDS", 0.05)
     async with opened(db) as store:
         task = asyncio.create_task(runtime(store, [slow]).execute(plan(call("slow")), run_id="r"))
         await until(begun.is_set)

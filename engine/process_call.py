@@ -1,0 +1,189 @@
+"""One child process of a call, from its start until everything in it is dead."""
+
+import asyncio
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+from attrs import define, field, frozen
+
+from engine.subprocess_child import GRACE_SECONDS, SWEEP_SECONDS
+from engine.tail import Tail
+
+__all__ = ["Ended", "ProcessCall"]
+
+CHILD = str(Path(__file__).with_name("subprocess_child.py"))
+
+DRAIN_SECONDS = 1.0
+"""How long pipes are read after the guard's end. Only a process that got away holds them open."""
+
+PATIENCE_SECONDS = GRACE_SECONDS + SWEEP_SECONDS + 5.0
+"""How long a guard that was told to stop may take. It needs a tenth of that; one that is stopped by
+a debugger does not hold up the run for ever."""
+
+
+@frozen(kw_only=True)
+class Ended:
+    """What is known of a call whose process is dead."""
+
+    result: bytes
+    """All that was written to the result: the answer, if there is one, and the guard's line."""
+    guard_code: int
+    """0, unless the guard itself was killed: then the negative number of the signal."""
+    last_words: str
+    """The end of what the tool printed."""
+    overflowed: bool
+    """Whether more was written to the result than any answer has."""
+
+
+@define(eq=False)
+class ProcessCall:
+    """Starts the child, feeds it its request, and collects what it answers."""
+
+    cwd: str | None
+    env: Mapping[str, str] | None
+    max_result_bytes: int
+
+    _lifeline: int | None = field(init=False, default=None)
+    _process: asyncio.subprocess.Process | None = field(init=False, default=None)
+    _last_resort: asyncio.TimerHandle | None = field(init=False, default=None)
+    _stopped: bool = field(init=False, default=False)
+    _result: bytearray = field(init=False, factory=bytearray)
+    _overflowed: bool = field(init=False, default=False)
+
+    def stop(self) -> None:
+        """Have everything killed. May be called at any time, and more than once."""
+        self._stopped = True
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+            if self._process is not None:
+                loop = asyncio.get_running_loop()
+                self._last_resort = loop.call_later(PATIENCE_SECONDS, _kill, self._process)
+
+    async def run(self, request: bytes) -> Ended:
+        """Make the call, and return once nothing of it runs any more.
+
+        To be run as a task of its own that nobody cancels; if the whole loop is being ended, it
+        stops the child and still waits for its end.
+
+        Raises:
+            OSError: the child could not be started.
+        """
+        tail = Tail()
+        with contextlib.ExitStack() as pipes:
+            lifeline, self._lifeline = os.pipe()
+            pipes.callback(self._end)
+            result, result_end = os.pipe()
+            errors, errors_end = os.pipe()
+            ours = [pipes.enter_context(os.fdopen(end, "rb", 0)) for end in (result, errors)]
+            try:
+                self._process = await self._start(lifeline, result_end, errors_end)
+            finally:
+                for end in (lifeline, result_end, errors_end):
+                    os.close(end)
+            if self._stopped:  # meanwhile
+                self.stop()
+            sinks = [
+                await _connected(pipe, take)
+                for pipe, take in zip(ours, (self._take, tail.take), strict=True)
+            ]
+            await self._feed_and_wait(self._process, request)
+            await asyncio.wait([sink.ended for sink in sinks], timeout=DRAIN_SECONDS)
+            for sink in sinks:
+                sink.close()
+        return Ended(
+            result=bytes(self._result),
+            guard_code=self._process.returncode or 0,
+            last_words=tail.text,
+            overflowed=self._overflowed,
+        )
+
+    async def _start(
+        self, lifeline: int, result_end: int, errors_end: int
+    ) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # nothing is imported from a folder only because the call is made in it
+            CHILD,
+            str(lifeline),
+            str(result_end),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=errors_end,
+            stderr=errors_end,
+            pass_fds=(lifeline, result_end),
+            start_new_session=True,
+            cwd=self.cwd,
+            env=None if self.env is None else dict(self.env),
+        )
+
+    async def _feed_and_wait(self, process: asyncio.subprocess.Process, request: bytes) -> None:
+        feeding = asyncio.create_task(_feed(process, request))
+        while True:
+            try:
+                await process.wait()
+                break
+            except asyncio.CancelledError:  # the loop ends: stop, but still see the end
+                self.stop()
+        feeding.cancel()
+        await asyncio.wait({feeding})
+
+    def _end(self) -> None:
+        self.stop()
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+
+    def _take(self, data: bytes) -> None:
+        if len(self._result) + len(data) > self.max_result_bytes:
+            self._overflowed = True
+            self.stop()
+        else:
+            self._result += data
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+
+
+async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
+    """Write the request; a child that is dead by then is told of by its end."""
+    pipe = process.stdin
+    assert pipe is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.write(request)
+        await pipe.drain()
+    pipe.close()
+
+
+async def _connected(pipe: IO[bytes], take: Callable[[bytes], None]) -> "_Sink":
+    loop = asyncio.get_running_loop()
+    _, sink = await loop.connect_read_pipe(functools.partial(_Sink, take), pipe)
+    return sink
+
+
+class _Sink(asyncio.Protocol):
+    """Hands on what is read from a pipe, until its end."""
+
+    def __init__(self, take: Callable[[bytes], None]) -> None:
+        self._take = take
+        self._transport: asyncio.BaseTransport | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,134 @@
+"""Replanning: when a run was aborted, somebody may propose something else in its place.
+
+The run that comes in the place of another is named after it (`RUN-r1`, `RUN-r2`, ...), so that its
+first append can happen once only: whoever goes on after a crash finds it, or asks again because
+there is none. Its `proposal_received` says which run it replaces. That nothing was proposed is
+recorded too, in the inbox of the aborted run.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import frozen
+
+from carstore.events import ReplanDeclined
+from carstore.log import Entry
+from carstore.names import RunId, inbox_stream
+from engine.ir import ActionResult, ActionStatus, Proposal, RunResult, RunStatus
+from engine.propose import Lineage, check_run_id
+from engine.results import result_of
+from engine.rules.budget import Budget
+from engine.run import Run
+from engine.runs import Observer
+
+if TYPE_CHECKING:
+    from engine.runtime import Runtime
+
+__all__ = ["Aborted", "Replan", "Replans", "successor_of"]
+
+_REPLAN = re.compile(r"-r(\d+)\Z")
+
+
+@frozen(kw_only=True)
+class Aborted:
+    """What somebody who is to propose something else is told."""
+
+    proposal: Proposal
+    """That was run, as it was recorded."""
+    result: RunResult
+    failed: tuple[ActionResult, ...]
+    """The actions that failed or were rejected."""
+    rolled_back: tuple[ActionResult, ...]
+    """Those that had succeeded and were undone."""
+    replans_left: int
+    """How often one may propose after this time."""
+
+
+Replan: TypeAlias = Callable[[Aborted], "Proposal | None | Awaitable[Proposal | None]"]
+"""Proposes something else, or nothing."""
+
+
+def successor_of(run: Run) -> RunId:
+    """The id of the run that comes in the place of `run`."""
+    found = _REPLAN.search(run.run_id) if run.received.replaces is not None else None
+    if found is None:
+        return check_run_id(f"{run.run_id}-r1")
+    return check_run_id(f"{run.run_id[: found.start()]}-r{int(found[1]) + 1}")
+
+
+class Replans:
+    """Asks for proposals in the place of those that were aborted, on behalf of a runtime."""
+
+    def __init__(
+        self, runtime: "Runtime", replan: Replan | None, most: int, *, on_rejection: bool
+    ) -> None:
+        if replan is not None and not (type(most) is int and most >= 1):
+            raise ValueError(f"max_replans is a whole number from 1, not {most!r:.40}")
+        self._runtime = runtime
+        self._replan = replan
+        most = 0 if replan is None else most
+        self.lineage = Lineage(replans_left=most, replan_on_rejection=on_rejection and most > 0)
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody to ask."""
+        return self._replan is not None
+
+    async def follow(self, run: Run, observe: Observer) -> RunResult:
+        """What came of a run, or of those that came in its place."""
+        result = result_of(run)
+        if self._replan is None or not _is_asked_for(run):
+            return result
+        name = successor_of(run)
+        found = await self._runtime.find(name)
+        if found is not None:
+            return await self._runtime.resume(name, observe=observe)
+        left = run.received.replans_left - 1
+        proposal = self._replan(_told(run, result, left))
+        if inspect.isawaitable(proposal):
+            proposal = await proposal
+        if proposal is None:
+            await self._decline(run)
+            return result
+        lineage = Lineage(
+            replaces=run.run_id,
+            replans_left=left,
+            replan_on_rejection=run.received.replan_on_rejection,
+            pursuit=run.received.pursuit,
+        )
+        return await self._runtime.execute(
+            proposal,
+            run_id=name,
+            budget=Budget.from_json(run.received.budget),
+            deadline_at=run.received.deadline_at,
+            lineage=lineage,
+            observe=observe,
+        )
+
+    async def _decline(self, run: Run) -> None:
+        declined = ReplanDeclined(run=run.run_id, reason="nothing else was proposed")
+        entry = Entry(inbox_stream(run.run_id), declined, run.run_id)
+        await self._runtime.store.log.append(entry)
+
+
+def _is_asked_for(run: Run) -> bool:
+    """Whether a run ended in a way for which it wanted another proposal."""
+    done = run.completed
+    if done is None or run.received.replans_left < 1 or run.declined or run.stopping is not None:
+        return False
+    if RunStatus(done.status) in (RunStatus.ROLLED_BACK, RunStatus.PARTIALLY_COMPENSATED):
+        return True
+    return run.received.replan_on_rejection and done.actions_rejected > 0
+
+
+def _told(run: Run, result: RunResult, left: int) -> Aborted:
+    bad = (ActionStatus.FAILED, ActionStatus.REJECTED)
+    return Aborted(
+        proposal=run.proposal,
+        result=result,
+        failed=tuple(one for one in result.results if one.status in bad),
+        rolled_back=tuple(one for one in result.results if one.rolled_back),
+        replans_left=left,
+    )

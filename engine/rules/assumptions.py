@@ -1,0 +1,44 @@
+"""Whether what a proposer believed of the state still holds."""
+
+from carstore import canonical
+from carstore.log import StateRead
+from carstore.names import Json
+from engine.ir import Assumption
+from engine.problems import shown
+from engine.rules.sensitive import veiled
+from engine.rules.values import same
+
+__all__ = ["stale"]
+
+
+def stale(assumption: Assumption, read: StateRead) -> str | None:
+    """Why `assumption` does not hold for the state of its key, or None if it does.
+
+    A version holds only if the newest change of the key is the one that was read: a key that was
+    written or deleted since has another position, even if it has the same value again. A key that
+    was never written has position 0. A value holds only if the key exists and has that value; None
+    assumes nothing about the value.
+
+    Args:
+        read: the key as it is; large values filled in.
+    """
+    version, expected = assumption.read_version, assumption.expected_value
+    if version is not None and read.position != version:
+        was = f"it was read at version {version}"
+        reason = f"{was} and is at version {read.position}"
+    elif expected is not None and not read.exists:
+        reason = f"it was to be {_shown(expected)} and does not exist"
+    elif expected is not None and not same(read.value, expected):
+        reason = f"it was to be {_shown(expected)} and is {_shown(read.value)}"
+    else:
+        return None
+    return f"assumption on '{assumption.key}' is stale: {reason}"
+
+
+MAX_SHOWN_CHARS = 80
+"""Of a value, in a message."""
+
+
+def _shown(value: Json) -> str:
+    text = canonical.dumps(veiled(value))
+    return text if len(text) <= MAX_SHOWN_CHARS else shown(value)

@@ -1,0 +1,88 @@
+"""Stopping a run before its plan has ended: nothing new begins, and what is left is skipped.
+
+A budget that is used up lets the calls in flight end. Who cancels, and a deadline, do not wait for
+them; what such a call did is unknown, and that is what is recorded.
+"""
+
+from carstore import events as e
+from engine.desk import STOPPED, Desk
+from engine.ending import complete, pause_if_idle
+from engine.ir import NotUndone, RunStatus
+
+__all__ = ["halt", "skip_the_rest", "stop_if_due"]
+
+
+def stop_if_due(desk: Desk) -> None:
+    """Act on what somebody asked, and on the deadline, once."""
+    run = desk.run
+    if run.stopping is not None or run.aborting:
+        return
+    deadline_at, cancel = run.received.deadline_at, run.cancel
+    if cancel is not None:
+        desk.stop("cancelled", cancel.reason, compensate=cancel.compensate, by=cancel.by)
+    elif deadline_at is not None and deadline_at <= desk.journal.clock.now():
+        desk.stop("deadline", "its time is over")
+
+
+async def halt(desk: Desk) -> None:
+    """End a run that stops where it is."""
+    stopping = desk.run.stopping
+    assert stopping is not None
+    if stopping.cause != "budget":
+        desk.interrupt_calls()
+        _give_up_doubts(desk)
+    skip_the_rest(desk, STOPPED[stopping.cause])
+    desk.hand_out()
+    unsettled = any(desk.run.actions[index].status is None for index in desk.run.graph.forward)
+    if unsettled or not desk.idle:
+        pause_if_idle(desk)
+        return
+    cancelled = stopping.cause == "cancelled"
+    left = [
+        NotUndone(state.action.id, f"attempt {state.do.number} may have been carried out")
+        for state in desk.run.actions
+        if state.maybe_done
+    ]
+    complete(desk, RunStatus.CANCELLED if cancelled else RunStatus.FAILED, left)
+
+
+def _give_up_doubts(desk: Desk) -> None:
+    """A run that was told to stop does not wait for answers: what is in doubt counts as failed."""
+    assert desk.run.stopping is not None
+    for _, state, doubt in desk.doubts():
+        if doubt.answer is None:
+            error = f"in doubt: {doubt.reason}"
+            undo = state.undo.doubt is doubt
+            desk.record([
+                e.DoubtResolved(
+                    action_id=state.action.id,
+                    attempt=doubt.attempt,
+                    undo=undo,
+                    resolution="failed",
+                    error=error,
+                )
+            ])  # fmt: skip
+
+
+def skip_the_rest(desk: Desk, why: str) -> None:
+    """What has not started never will; what is in flight is asked to stop."""
+    desk.startable.clear()
+    desk.waiting.clear()
+    unmade = {made.index for made in desk.to_start if not made.undo}
+    desk.to_start = [made for made in desk.to_start if made.undo]
+    for index in desk.run.graph.forward:
+        state = desk.run.actions[index]
+        place = (index, False)
+        if state.status is not None or state.do.doubt is not None:
+            continue
+        if place in desk.calls:
+            if desk.run.aborting:
+                desk.calls[place][0].context.request_cancel()
+        elif index in unmade or not (
+            desk.has_outcome(place) or desk.find_doubt(state, desk.tool_of(state), undo=False)
+        ):
+            desk.stop_timer(place)
+            reason = why
+            if index in desk.run.in_doubt:
+                reason += f"; attempt {state.do.number} is in doubt"
+            desk.record([e.ActionSkipped(action_id=state.action.id, reason=reason)])

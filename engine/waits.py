@@ -1,0 +1,147 @@
+"""Durable waits: an action that is held until a time has come, or a signal is there.
+
+The clock is the store's, so nothing is woken early, and what is due stays due while no process
+runs. A signal stands in the inbox of the run until one action takes it: the oldest first, and by
+its number there, so that each is taken once.
+"""
+
+import math
+from datetime import datetime
+
+from carstore import events as e
+from carstore.names import Json, Micros
+from engine import commit
+from engine.action_state import ActionState
+from engine.begin import Ready
+from engine.built_in import SLEEP, WAIT_SIGNAL
+from engine.declare import Tool
+from engine.desk import Desk
+from engine.results import rfc3339
+from engine.run import Run
+
+__all__ = ["begin_wait", "due", "end_waits", "is_wait", "next_due"]
+
+MICROS = 1_000_000
+
+
+def is_wait(tool: Tool | None) -> bool:
+    """Whether a tool is one that waits."""
+    return tool is SLEEP or tool is WAIT_SIGNAL
+
+
+def begin_wait(desk: Desk, index: int, state: ActionState, begun: Ready) -> None:
+    """Hold the action until what it waits for is there."""
+    params, now = begun.given, desk.journal.clock.now()
+    attempt = state.do.number + 1
+    try:
+        due_at = _due_at(params, now)
+    except ValueError as error:
+        desk.record(commit.failed(state.action, attempt, str(error), desk.equipment.backoff))
+        return
+    wait = e.WaitStarted(
+        action_id=state.action.id, attempt=attempt, due_at=due_at, signal=params.get("name")
+    )
+    desk.record([wait])
+    desk.hold(index)
+
+
+def _due_at(params: dict[str, Json], now: int) -> int | None:
+    """When the wait is over, microseconds UTC, rounded up; None: it has no end by itself.
+
+    Raises:
+        ValueError: `until` is no instant.
+    """
+    if "until" in params:
+        return _instant(params["until"])
+    seconds = params.get("seconds", params.get("timeout_secs"))
+    return None if seconds is None else now + math.ceil(seconds * MICROS)
+
+
+def _instant(text: str) -> int:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ValueError(
+            f"until: {text!r:.60} is no instant; write it as 2030-01-31T12:00:00Z, with its offset"
+        )
+    return math.ceil(at.timestamp() * MICROS)
+
+
+def due(run: Run, state: ActionState, now: int) -> bool:
+    """Whether what an action waits for is there."""
+    wait = state.wait
+    if wait is None:
+        return False
+    signalled = wait.signal is not None and bool(run.signals.get(wait.signal))
+    return signalled or (wait.due_at is not None and wait.due_at <= now)
+
+
+def next_due(desk: Desk) -> int | None:
+    """When the next of the actions that are held is due, microseconds UTC; None: none is."""
+    ends = []
+    for index in desk.waiting:
+        state = desk.run.actions[index]
+        if state.wait is not None and state.wait.due_at is not None:
+            ends.append(state.wait.due_at)
+        elif state.approval is not None and state.approval.request.expires_at is not None:
+            ends.append(state.approval.request.expires_at)
+    return min(ends, default=None)
+
+
+def end_waits(desk: Desk) -> bool:
+    """Settle the actions for which what they waited for is there; whether there were any."""
+    now, ended = desk.journal.clock.now(), False
+    for index in sorted(desk.waiting):
+        state = desk.run.actions[index]
+        if state.wait is not None and due(desk.run, state, now):
+            desk.release(index, start=False)
+            _end(desk, state, state.wait)
+            ended = True
+    return ended
+
+
+def _end(desk: Desk, state: ActionState, wait: e.WaitStarted) -> None:
+    queue = desk.run.signals.get(wait.signal) if wait.signal is not None else None
+    if queue:
+        number, value = queue[0]
+        taken = e.SignalTaken(action_id=state.action.id, signal=wait.signal or "", number=number)
+        desk.record([taken])
+        _succeed(desk, state, wait, value)
+    elif wait.signal is None:
+        _succeed(desk, state, wait, {"until": rfc3339(Micros(wait.due_at or 0))})
+    else:
+        error = f"no signal {wait.signal!r} came in time"
+        desk.record(commit.failed(state.action, wait.attempt, error, desk.equipment.backoff))
+
+
+def _succeed(desk: Desk, state: ActionState, wait: e.WaitStarted, output: Json) -> None:
+    done = e.ActionSucceeded(
+        action_id=state.action.id, attempt=wait.attempt, output=output, duration_us=0
+    )
+    desk.record([done])
+    desk.record(commit.changes(desk.scope, dict(state.action.expected_effects)))
+
+
+def can_go_on(run: Run, now: int) -> bool:
+    """Whether a run that was put down to wait would find anything to do, or is not waiting at all.
+
+    Looking does not cost a commit, as taking up the run would.
+    """
+    paused = run.paused
+    if paused is None or paused.reason != "waiting":
+        return True
+    deadline_at = run.received.deadline_at
+    if run.cancel is not None or (deadline_at is not None and deadline_at <= now):
+        return True
+    return any(_is_answered(run, run.of(item["action_id"]), now) for item in paused.waiting_for)
+
+
+def _is_answered(run: Run, state: ActionState, now: int) -> bool:
+    doubts = (state.do.doubt, state.undo.doubt)
+    if any(doubt is not None and doubt.answer is not None for doubt in doubts):
+        return True
+    approval = state.approval
+    consent = state.wait is None and approval is not None and not approval.is_open(now)
+    return consent or due(run, state, now)
