@@ -13,7 +13,7 @@ from engine.action_state import ActionState
 from engine.begin import parameters_digest, resolved
 from engine.declare import Tool
 from engine.desk import STOPPED, Desk
-from engine.ending import complete, conflict_json, pause_if_idle
+from engine.ending import complete, conflict_json
 from engine.execute import Call
 from engine.ir import (
     Action,
@@ -42,11 +42,9 @@ async def unwind(desk: Desk) -> None:
     if not desk.idle:
         return
     if any(state.do.doubt is not None for _, state, _ in desk.doubts()):
-        pause_if_idle(desk)
         return
     for index in reversed(desk.run.succeeded):
         if not await _is_undone(desk, index):
-            pause_if_idle(desk)
             return
     await _roll_back(desk)
 

@@ -74,9 +74,9 @@ Begun: TypeAlias = Refused | Consent | Ready
 
 def grounds_of(action: Action) -> set[str]:
     """The state keys that `begin` reads for an action."""
-    keys = keys_read(action)
+    keys = keys_read(action) | {assumption.key for assumption in action.assumptions}
     if action.idempotent:
-        keys = keys | action.expected_effects.keys()
+        keys |= action.expected_effects.keys()
     return keys
 
 
@@ -121,7 +121,9 @@ def begin(
     verdict = judge(action, tool, given)
     if verdict.violations:
         return _forbidden(action, verdict)
-    reasons = reasons_against(action, given, tool, read, public=public, values=values)
+    reasons = reasons_against(
+        action, given, tool, read, public=public, values=values, run_id=run.run_id
+    )
     if run.refers and action.type is ActionType.TOOL_CALL:
         lacking = not_there(given, values)
         if lacking is not None:

@@ -190,6 +190,14 @@ class Buffer:
             )
         )
 
+    def charge_of(self, currency: str, amount: Decimal | str) -> int:
+        """What a charge comes to, in millionths; there has to be room to meter it."""
+        _unit(currency)
+        if len(self._metered) >= MAX_METERINGS:
+            reason = f"more than {MAX_METERINGS:,} meterings in one attempt; add some up"
+            raise ContextMisused("ctx.charge", reason)
+        return _micros(amount)
+
     def log(self, message: str, data: dict[str, Json]) -> None:
         """Add a line. Too many or too long ones are cut: a log line is no reason to fail."""
         if not isinstance(message, str):

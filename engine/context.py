@@ -13,9 +13,10 @@ on a loop, `ctx.get(key)` in a thread.
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from decimal import Decimal
+from functools import partial
 from typing import ClassVar
 
 from attrs import define, field, setters
@@ -25,10 +26,17 @@ from carstore.log import StateRead
 from carstore.names import ActionId, Json, Position, RunId
 from engine.buffered import DELETED, Buffer, Buffered, Deleted
 from engine.cancellation import Cancellation
+from engine.questions import Questions, QuestionsEnded
 from engine.rules.copies import own_copy
-from engine.state_reader import Reader, ReadsEnded, StateReader
 
 __all__ = ["CapabilityDenied", "ContextClosed", "ToolCancelled", "ToolContext", "current_context"]
+
+
+Reader = Callable[[str], Awaitable[StateRead]]
+"""Reads a state key; only ever called on the engine's event loop."""
+
+Spender = Callable[[str, int], Awaitable[int | None]]
+"""Takes a currency and millionths; also only called there."""
 
 
 @define(slots=False, eq=False)
@@ -93,16 +101,18 @@ class ToolContext:
     """The engine's loop, on which the reader runs. None: there is no engine (`detached`)."""
     _may_use: Callable[[str], bool] | None = field(default=None, repr=False)
     """Which state keys the tool may read and change; None: all."""
+    _spender: Spender | None = field(default=None, repr=False)
+    """Sets an amount aside and tells what is left; None: nothing is limited."""
 
     _lock: threading.Lock = field(init=False, repr=False, factory=threading.Lock)
     _closed: threading.Event = field(init=False, repr=False, factory=threading.Event)
     _buffer: Buffer = field(init=False, repr=False, factory=Buffer)
     _cancellation: Cancellation = field(init=False, repr=False, factory=Cancellation)
-    _state: StateReader = field(init=False, repr=False)
+    _questions: Questions = field(init=False, repr=False)
 
-    @_state.default
-    def _state_of_reader(self) -> StateReader:
-        return StateReader(self._reader, self._loop)
+    @_questions.default
+    def _of_loop(self) -> Questions:
+        return Questions(self._loop)
 
     @classmethod
     def detached(
@@ -148,8 +158,8 @@ class ToolContext:
         known = self._known(key)
         if known is None:
             try:
-                known = self._recorded(key, await self._state.fetch(key))
-            except ReadsEnded:
+                known = self._recorded(key, await self._questions.ask(partial(self._reader, key)))
+            except QuestionsEnded:
                 raise self._over() from None
         return own_copy(known.value) if known.exists else default
 
@@ -163,8 +173,11 @@ class ToolContext:
         known = self._known(key)
         if known is None:
             try:
-                known = self._recorded(key, self._state.wait_for(key))
-            except ReadsEnded:
+                read = partial(self._reader, key)
+                known = self._recorded(
+                    key, self._questions.wait_for(read, "ctx.get", "await ctx.read(key)")
+                )
+            except QuestionsEnded:
                 raise self._over() from None
         return own_copy(known.value) if known.exists else default
 
@@ -224,6 +237,50 @@ class ToolContext:
                 agent=agent,
                 model=model,
             )
+
+    async def charge(
+        self, currency: str, amount: Decimal | str, *, agent: str | None = None
+    ) -> int | None:
+        """Spend an amount before it is spent outside, or be refused; for asynchronous tools.
+
+        It is set aside from the budgets of the run at once, beyond what the tool has declared, and
+        metered when the attempt is over. Source: the budget tracker of ARCP; exactly what is left
+        may be spent, and a refused charge changes nothing.
+
+        Returns what is left then, in millionths; None: the currency has no limit.
+
+        Raises:
+            BudgetExhausted: there is less left.
+            ContextMisused: the amount is no decimal number from 0, or a name is unusable.
+            ContextClosed: the attempt is over.
+        """
+        with self._lock:
+            self._check_open()
+            micros = self._buffer.charge_of(currency, amount)
+        try:
+            left = await self._questions.ask(partial(self._spend, currency, micros))
+        except QuestionsEnded:
+            raise self._over() from None
+        self.meter(cost_micros=micros, currency=currency, agent=agent)
+        return left
+
+    def spend(
+        self, currency: str, amount: Decimal | str, *, agent: str | None = None
+    ) -> int | None:
+        """As `charge`, for tools that are plain functions: waits in the tool's own thread."""
+        with self._lock:
+            self._check_open()
+            micros = self._buffer.charge_of(currency, amount)
+        question = partial(self._spend, currency, micros)
+        try:
+            left = self._questions.wait_for(question, "ctx.spend", "await ctx.charge(...)")
+        except QuestionsEnded:
+            raise self._over() from None
+        self.meter(cost_micros=micros, currency=currency, agent=agent)
+        return left
+
+    async def _spend(self, currency: str, micros: int) -> int | None:
+        return None if self._spender is None else await self._spender(currency, micros)
 
     def log(self, message: str, /, **data: Json) -> None:
         """Write a line into the log of the run. Too many or too long ones are cut.
@@ -287,7 +344,7 @@ class ToolContext:
         with self._lock:
             self._closed.set()
             content = self._buffer.content()
-        self._state.close()
+        self._questions.close()
         self._cancellation.end(self._over())
         return content
 

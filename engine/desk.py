@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 from carstore import events as e
 from carstore.blobs import filled, references
 from carstore.errors import StateConflict
-from carstore.log import StateRead
+from carstore.log import LeaseIs, StateRead
 from carstore.names import ActionId, Json, Position, Scope, StateKey
 from carstore.redaction import JsonPath
 from engine import commit
@@ -22,7 +22,7 @@ from engine.accounts import Ledger
 from engine.action_state import ActionState, Attempts, Doubt
 from engine.authority import NOBODY, Authority, Verdict
 from engine.begin import flight, idempotency_key
-from engine.context import ToolContext
+from engine.context import Spender, ToolContext
 from engine.declare import Tool
 from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
 from engine.held_values import only_held, referred_by
@@ -355,7 +355,22 @@ class Desk:
             reader=partial(self._read_state, secrets=secrets),
             loop=asyncio.get_running_loop(),
             may_use=self.authority.may_use(),
+            spender=self._spender(state, attempt, undo=undo),
         )
+
+    def _spender(self, state: ActionState, attempt: int, *, undo: bool) -> Spender | None:
+        if self.purse is None:
+            return None
+        name = reservation_name(self.run.run_id, state.action.id, attempt, undo=undo)
+        return partial(self._spend, name)
+
+    async def _spend(self, name: str, currency: str, micros: int) -> int | None:
+        """Reserve more for a call in flight, by an append of its own under the run's lease."""
+        assert self.purse is not None
+        self.journal.check_held()
+        lease = self.journal.lease
+        assert lease is not None  # a call is in flight
+        return await self.purse.spend(name, currency, micros, LeaseIs(lease.name, lease.token))
 
     async def _read_state(self, key: str, *, secrets: set[str]) -> StateRead:
         store = self.journal.store

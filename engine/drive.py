@@ -26,7 +26,7 @@ from engine import commit
 from engine.backward import unwind
 from engine.declare import Tool
 from engine.desk import Desk
-from engine.ending import pause
+from engine.ending import pause, pause_if_idle
 from engine.execute import CANCEL_GRACE_SECONDS
 from engine.forward import advance
 from engine.journal import Lapsed
@@ -220,7 +220,9 @@ class Driver:
             way = self._way()
             await way(desk)
             if not await self._hear_answers() and way is self._way():
-                return
+                break
+        if not desk.journal.ends_turn:
+            pause_if_idle(desk)
 
     def _way(self) -> Callable[[Desk], Awaitable[None]]:
         run = self._desk.run

@@ -14,7 +14,7 @@ from engine.begin import (
 )
 from engine.desk import Desk
 from engine.dispatch import begin_call
-from engine.ending import complete, pause_if_idle
+from engine.ending import complete
 from engine.ir import Action, ActionStatus, ActionType, RunStatus
 from engine.rules.graph import keys_read
 from engine.rules.sensitive import secrets_in
@@ -33,8 +33,6 @@ async def advance(desk: Desk) -> None:
         bad = (ActionStatus.FAILED, ActionStatus.REJECTED)
         failed = any(state.status in bad for state in desk.run.actions)
         complete(desk, RunStatus.FAILED if failed else RunStatus.SUCCEEDED)
-    else:
-        pause_if_idle(desk)
 
 
 async def _begin_next(desk: Desk) -> bool:

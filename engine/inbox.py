@@ -3,7 +3,7 @@
 The inbox has no lease: anybody may write to it, while the run is driven and while it is not.
 Whoever asks looks at the run, decides whether what is asked makes sense, and appends it under the
 version that the inbox had before that look. So of two who answer one question, in whichever
-processes, the second sees the first answer before the own one is recorded.
+processes, the second sees the first answer before its own is recorded.
 """
 
 from collections.abc import Awaitable, Callable

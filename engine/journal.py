@@ -5,9 +5,9 @@ goes into one append, whose conditions are all that was read for it, the version
 stream and the fence of the run's lease. So either all of it is true of the moment it was
 recorded, or nothing is recorded and the decisions are made again.
 
-Some conditions are about other streams: the ledgers of budgets from which an amount is reserved, the
-inbox when the run is put down, and the leases under which a result is worked out that others ask
-for too. If one of those does not hold, the decisions are made again as well (`Lapsed`).
+Some conditions are about other streams: the ledgers of budgets from which an amount is reserved,
+the inbox when the run is put down, and the leases under which a result is worked out that others
+ask for too. If one of those does not hold, the decisions are made again as well (`Lapsed`).
 
 The lease rides along: its grant is the first entry of the first append that does not also end the
 run, its release the last entry of the append that ends the driver's turn. A run whose whole

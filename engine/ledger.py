@@ -4,7 +4,6 @@ What calls do with them is in `engine.accounts`.
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
 
 from attrs import evolve
 
@@ -14,7 +13,7 @@ from carstore.events import BudgetSet
 from carstore.names import RunId, budget_stream
 from engine.accounts import MAX_ANCESTORS, Ledger, after, entry_of
 from engine.rules.budget import Account, Balance, BudgetExhausted, problem_with_budget
-from engine.rules.money import InvalidBudget, micros_by_unit
+from engine.rules.money import Amount, InvalidBudget, micros_by_unit
 
 __all__ = [
     "BudgetExhausted",
@@ -45,7 +44,7 @@ def opening(
 async def set_budget(
     store: Store,
     name: str,
-    limits: Mapping[str, Decimal | str | None],
+    limits: Mapping[str, Amount | None],
     *,
     parent: str | None = None,
     by: str = "somebody",

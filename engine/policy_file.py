@@ -96,8 +96,7 @@ def load_permissions(path: str | Path) -> CapabilitySet:
             return CapabilitySet.from_json(_toml(source, data))
         return CapabilitySet.from_json(canonical.loads(data, source))
     except InvalidJson as error:
-        place = "" if error.path == source else error.path.removeprefix(source).lstrip(".")
-        raise InvalidPolicy(source, place, error.reason) from None
+        raise InvalidPolicy(source, error.path.removeprefix(source)[1:], error.reason) from None
     except InvalidPolicy as error:
         if error.source == capabilities.NAME:
             raise InvalidPolicy(source, error.path, error.reason) from None

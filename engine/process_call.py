@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 from attrs import define, field, frozen
 
 from engine.subprocess_child import GRACE_SECONDS, SWEEP_SECONDS
-from engine.tail import Tail
+from engine.tail import Tail, read_pipe
 
 __all__ = ["Ended", "ProcessCall"]
 
@@ -89,7 +87,7 @@ class ProcessCall:
             if self._stopped:  # meanwhile
                 self.stop()
             sinks = [
-                await _connected(pipe, take)
+                await read_pipe(pipe, take)
                 for pipe, take in zip(ours, (self._take, tail.take), strict=True)
             ]
             await self._feed_and_wait(self._process, request)
@@ -158,32 +156,3 @@ async def _feed(process: asyncio.subprocess.Process, request: bytes) -> None:
         pipe.write(request)
         await pipe.drain()
     pipe.close()
-
-
-async def _connected(pipe: IO[bytes], take: Callable[[bytes], None]) -> "_Sink":
-    loop = asyncio.get_running_loop()
-    _, sink = await loop.connect_read_pipe(functools.partial(_Sink, take), pipe)
-    return sink
-
-
-class _Sink(asyncio.Protocol):
-    """Hands on what is read from a pipe, until its end."""
-
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        self._take = take
-        self._transport: asyncio.BaseTransport | None = None
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._take(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()

@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 from attrs import define, field
 
-from carstore.log import Entry
+from carstore.errors import VersionConflict
+from carstore.log import Entry, Expect, LeaseIs
 from carstore.names import RunId, StreamName
 from engine.accounts import Ledger, after
 from engine.rules.budget import Account
@@ -81,6 +82,29 @@ class Purse:
         self._chain = after(chain, entries)
         return entries
 
+    async def spend(self, name: str, unit: str, micros: int, lease: LeaseIs) -> int | None:
+        """Add to a reservation by an append of its own; what is left then, None: no limit.
+
+        Args:
+            lease: of the run, which has to be ours still.
+
+        Raises:
+            BudgetExhausted: there is less left.
+            LeaseLost: somebody else drives the run.
+        """
+        chain = await self.ledger.chain(self.account)
+        async with self.locks.setdefault(chain[-1].name, asyncio.Lock()):
+            while True:
+                chain = await self.ledger.chain(self.account)
+                entries, versions = self.ledger.reserve(chain, name, {unit: micros}, self.run_id)
+                expect = Expect(versions=versions, leases=[lease])
+                try:
+                    if entries:
+                        await self.ledger.store.log.append(*entries, expect=expect)
+                except VersionConflict:
+                    continue  # another process was faster; look what is left
+                return _least(after(chain, entries), unit)
+
     async def _look(self) -> list[Account]:
         return self._chain or await self.ledger.chain(self.account)
 
@@ -97,3 +121,9 @@ class Purse:
         if self._held is not None:
             self._held.release()
             self._held = None
+
+
+def _least(chain: list[Account], unit: str) -> int | None:
+    """What may still be taken from every account; None: any amount."""
+    left = [one.balances[unit].remaining for one in chain if unit in one.balances]
+    return min((one for one in left if one is not None), default=None)

@@ -82,7 +82,7 @@ async def bound(
         given: the policies of the runtime that resumes it.
 
     Returns:
-        In the order of their registration.
+        In the order in which they were registered first.
 
     Raises:
         PolicyChanged: one that is code is not given, or with another digest; or the log does not

@@ -46,7 +46,7 @@ class Aborted:
     """How often one may propose after this time."""
 
 
-Replan: TypeAlias = Callable[[Aborted], "Proposal | None | Awaitable[Proposal | None]"]
+Replan: TypeAlias = Callable[[Aborted], "Proposal | Awaitable[Proposal | None] | None"]
 """Proposes something else, or nothing."""
 
 

@@ -28,7 +28,6 @@ from engine.propose import (
 from engine.rates import Rates
 from engine.recall import recall
 from engine.replan import Replan, Replans
-from engine.results import result_of
 from engine.rules.budget import Budget
 from engine.rules.capabilities import CapabilitySet, as_policy
 from engine.rules.policies import Policy

@@ -6,7 +6,7 @@ them; what such a call did is unknown, and that is what is recorded.
 
 from carstore import events as e
 from engine.desk import STOPPED, Desk
-from engine.ending import complete, pause_if_idle
+from engine.ending import complete
 from engine.ir import NotUndone, RunStatus
 
 __all__ = ["halt", "skip_the_rest", "stop_if_due"]
@@ -35,7 +35,6 @@ async def halt(desk: Desk) -> None:
     desk.hand_out()
     unsettled = any(desk.run.actions[index].status is None for index in desk.run.graph.forward)
     if unsettled or not desk.idle:
-        pause_if_idle(desk)
         return
     cancelled = stopping.cause == "cancelled"
     left = [

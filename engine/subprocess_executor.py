@@ -18,7 +18,7 @@ from typing import Any
 
 from carstore import canonical
 from carstore.names import Json
-from engine.context import ToolContext
+from engine.context import ToolContext, current_context
 from engine.execute import MAX_OUTPUT_BYTES
 from engine.process_call import Ended, ProcessCall
 from engine.process_errors import (
@@ -114,9 +114,6 @@ class SubprocessExecutor:
             ToolProcessNotStarted: nothing happened.
             ToolKilled, ToolProcessEnded: there is no answer, and what was done is unknown.
         """
-        # Not at the top: whoever makes contexts may be imported after this.
-        from engine.context import current_context
-
         context = current_context.get()
         request = self._request(tool, params, context)
         call = ProcessCall(self.cwd, self.env, self.max_output_bytes + ENVELOPE_BYTES)

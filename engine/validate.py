@@ -1,16 +1,17 @@
 """Validate: may this action be dispatched? All reasons against it, as sentences.
 
-The steps of the pipeline before a call, in their order: references are resolved (0); then authority
-(1), which has nothing to say yet; then what is checked here (2).
+Step 2 of the pipeline; `engine.begin` has the others.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from carstore.blobs import filled
 from carstore.log import StateRead
 from carstore.names import Json
 from engine.declare import Tool
 from engine.ir import Action, ActionType
+from engine.rules.assumptions import stale
 from engine.rules.preconditions import violation
 
 __all__ = ["reasons_against"]
@@ -24,6 +25,7 @@ def reasons_against(
     *,
     public: Json = None,
     values: Mapping[str, Json] = MappingProxyType({}),
+    run_id: str | None = None,
 ) -> list[str]:
     """Everything that forbids to dispatch `action` now; [] if nothing does.
 
@@ -33,6 +35,8 @@ def reasons_against(
         read: the state of a key; each key it is asked for becomes a ground of the decision.
         public: `parameters` with references in the place of what is sensitive, if anything is.
         values: beside the log, by hash, as far as preconditions may need them.
+        run_id: what this run has written itself is no surprise to its proposer; what it has not
+            recorded yet has no position.
     """
     reasons = []
     if action.type is ActionType.TOOL_CALL:
@@ -49,4 +53,12 @@ def reasons_against(
         for key in action.state_dependencies
         if not read(key).exists
     ]
+    for assumption in action.assumptions:
+        found = read(assumption.key)
+        ours = found.run_id == run_id or (found.exists and found.position == 0)
+        if not ours:
+            found = found._replace(value=filled(found.value, values))
+            reason = stale(assumption, found)
+            if reason is not None:
+                reasons.append(reason)
     return reasons

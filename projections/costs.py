@@ -14,26 +14,28 @@ from projections.view import Key, Rows, View, add
 
 @frozen(kw_only=True)
 class Cost:
-    """What an agent has spent over all runs, failed attempts included."""
+    """What an agent has spent of one currency over all runs, failed attempts included."""
 
     agent: str
+    currency: str
     calls: int = 0
     """How often it was metered."""
     tokens_in: int = 0
     tokens_out: int = 0
     cost_micros: int = 0
-    """Millionths of a US dollar, in whole numbers: nothing is lost by adding them up."""
+    """Millionths of a unit, in whole numbers: nothing is lost by adding them up."""
 
 
 def keys(event: InferenceMetered, _: Recorded) -> list[Key]:
-    return [(event.agent,)]
+    return [(event.agent, event.currency)]
 
 
 def evolve(rows: Rows[Cost], event: InferenceMetered, _: Recorded) -> Rows[Cost]:
-    key = (event.agent,)
-    before = rows[key] or Cost(agent=event.agent)
+    key = (event.agent, event.currency)
+    before = rows[key] or Cost(agent=event.agent, currency=event.currency)
     after = Cost(
         agent=event.agent,
+        currency=event.currency,
         calls=before.calls + 1,
         tokens_in=add(before.tokens_in, event.tokens_in),
         tokens_out=add(before.tokens_out, event.tokens_out),
@@ -44,10 +46,10 @@ def evolve(rows: Rows[Cost], event: InferenceMetered, _: Recorded) -> Rows[Cost]
 
 COSTS: View[InferenceMetered, Cost] = View(
     name="costs",
-    version=1,
+    version=2,
     kinds=(InferenceMetered,),
     row=Cost,
-    key=("agent",),
+    key=("agent", "currency"),
     keys=keys,
     evolve=evolve,
 )

@@ -18,6 +18,7 @@ from carstore.sqlite import audit, database, leases, migrations
 from carstore.sqlite.log import SqliteLog
 from carstore.sqlite.transaction import Transaction
 from engine import run as engine_run
+from engine import run_events
 from engine.journal import Journal
 from engine.runtime import Runtime
 from engine.tool_schema import ToolSchema
@@ -235,16 +236,16 @@ def never_stop(patches: Patches) -> None:
 
 
 def run_completed_again(patches: Patches) -> None:
-    succeeded = engine_run._HANDLERS[e.ActionSucceeded]
+    succeeded = run_events.HANDLERS[e.ActionSucceeded]
 
     def forgotten(run: Any, event: Any, at: Any) -> None:
         if at is None:
             succeeded(run, event, at)
         else:  # folded from the log: only that the attempt is over is remembered
-            engine_run._close(run.of(event.action_id).do, event.attempt)
+            run_events._close(run.of(event.action_id).do, event.attempt)
 
-    handlers = {**engine_run._HANDLERS, e.ActionSucceeded: forgotten}
-    patches.put(engine_run, "_HANDLERS", handlers)
+    handlers = {**run_events.HANDLERS, e.ActionSucceeded: forgotten}
+    patches.put(engine_run, "HANDLERS", handlers)
 
 
 def no_intent(patches: Patches) -> None:

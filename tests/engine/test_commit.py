@@ -13,7 +13,7 @@ from engine.commit import Policy, after_answer, after_call, doubtful, failed
 from engine.context import ToolContext
 from engine.execute import Call, Ending, Outcome
 from engine.ir import Action
-from engine.propose import Options, received
+from engine.propose import Options, Terms, received
 from engine.rules.retries import Backoff
 from engine.run import Run
 from engine.tools import Tool, Tools, ToolSchema
@@ -24,7 +24,7 @@ CONFLICT = StateConflict(Scope("main"), StateKey("k"), Position(3), Position(7))
 
 def begun(action: Action) -> Run:
     proposal = plan(action, source="planner")
-    event = received(proposal, Tools(), Options(scope=Scope("main")), LogId("log"))
+    event = received(proposal, Tools(), Options(scope=Scope("main")), LogId("log"), Terms())
     return Run.begin(RunId("r"), event, proposal)
 
 

@@ -9,7 +9,7 @@ import pytest
 from carstore import events as e
 from engine import Action, NoDoubt, Proposal, ToolContext, resolve, tool
 from engine import desk as desk_module
-from engine import runtime as runtime_module
+from engine import runs as runs_module
 from engine.ir import FailureBehavior
 from tests.engine.harness import Hands, call, in_loop, opened, plan, resume, runtime, state_of
 
@@ -36,7 +36,7 @@ async def test_many_runs_of_slow_functions_are_not_in_doubt_for_want_of_threads(
 async def test_a_tool_that_will_not_be_cancelled_does_not_hold_up_the_caller(
     db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime_module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(runs_module, "GRACE_SECONDS", 0.05)
     monkeypatch.setattr("engine.drive.CANCEL_GRACE_SECONDS", 0.05)
     begun, enough = asyncio.Event(), asyncio.Event()
 

@@ -10,7 +10,7 @@ from carstore.errors import LeaseHeld, LeaseLost, StaleFence, StateConflict, Ver
 from carstore.log import StateRead
 from carstore.names import Position, RunId, Scope, run_lease
 from engine.journal import Journal, StateOverlay, load_run
-from engine.propose import Options, received
+from engine.propose import Options, Terms, received
 from engine.run import Run
 from engine.tools import Tools
 from tests.engine.harness import (
@@ -36,7 +36,7 @@ def db(tmp_path: Path) -> Path:
 def journal(store: Any) -> Journal:
     """A new run `r` of two writes, with its receipt recorded but not appended."""
     proposal = plan(write("a", "k", 1), write("b", "l", 1))
-    event = received(proposal, Tools(), Options(scope=MAIN), store.log_id)
+    event = received(proposal, Tools(), Options(scope=MAIN), store.log_id, Terms())
     made = Journal(store, Run.begin(R, event, proposal), StateOverlay(MAIN), is_new=True)
     made.record(event)
     return made

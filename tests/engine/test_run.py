@@ -11,7 +11,7 @@ from carstore.names import LogId, RunId, Scope
 from engine import ToolContext, resolve, tool
 from engine.ir import Action, ActionStatus, RunStatus
 from engine.journal import load_run
-from engine.propose import Options, received
+from engine.propose import Options, Terms, received
 from engine.run import Run
 from engine.tools import Tools
 from tests.engine.harness import (
@@ -30,7 +30,7 @@ from tests.engine.harness import (
 
 def begun(*actions: Action, **options: Any) -> Run:
     proposal = plan(*actions)
-    event = received(proposal, Tools(), Options(scope=Scope("main"), **options), LogId("log"))
+    event = received(proposal, Tools(), Options(scope=Scope("main"), **options), LogId("log"), Terms())
     run = Run.begin(RunId("r"), event, proposal)
     run.apply(event, None)
     return run

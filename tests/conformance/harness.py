@@ -1,0 +1,329 @@
+"""Plays a case of the table, and compares what is seen of it with what the case expects.
+
+A case is data (see README.md). `Play` carries out its steps on a file of its own, under a clock
+that moves only when a step or a tool says so, with tools that do what their script says.
+`differences` compares; it knows nothing of the engine.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from carstore.clock import ManualClock
+from carstore.errors import CarstoreError
+from carstore.log import Recorded
+from carstore.names import RunId, Scope, run_stream
+from carstore.store import Store
+from engine import InvalidProposal, Runtime, ToolContext, ToolSchema, resolve, tool
+from engine.prove.people import People, opened
+from engine.rules.retries import Backoff
+from engine.tools import RateLimit
+from tests.conformance.scripts import Died, Script
+
+__all__ = ["Case", "Play", "Step", "differences", "play"]
+
+Case = dict[str, Any]
+Step = dict[str, Any]
+
+NO_WAIT = {"base_ms": 0}
+"""Retries without delay, where a case says nothing of delays."""
+
+STEP_SECONDS = 20
+"""After which a step that hangs fails."""
+
+
+@define
+class Play:
+    """One case being played."""
+
+    case: Case
+    path: Path
+    clock: ManualClock = field(factory=ManualClock)
+    people: People = field(factory=People)
+    script: Script = field(init=False)
+    dying: bool = False
+    """Whether the process is to end at its next append."""
+    _stack: AsyncExitStack | None = None
+    _store: Store | None = None
+    _runtime: Runtime | None = None
+    _others: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.script = Script(self)
+
+    # --- the store ---
+
+    @property
+    def store(self) -> Store:
+        assert self._store is not None
+        return self._store
+
+    async def open(self) -> None:
+        """Open the file as a process of its own."""
+        self._stack = AsyncExitStack()
+        self._store = await self._stack.enter_async_context(
+            opened(self.path, self.people, self.clock)
+        )
+        append = self._store.log.append
+
+        async def append_unless_dead(*entries: Any, **kwargs: Any) -> Any:
+            if self.dying:
+                raise Died
+            return await append(*entries, **kwargs)
+
+        self._store.log.append = append_unless_dead  # type: ignore[method-assign]
+        self._runtime = None
+
+    async def close(self) -> None:
+        """End the process; if it was dying, whoever comes next finds it gone."""
+        assert self._stack is not None
+        self._runtime = None
+        with suppress(Died):
+            await self._stack.aclose()
+        if self.dying:
+            self.people.all_die()
+        self.dying = False
+
+    async def others_write(self, values: dict[str, Any], scope: str = "main") -> None:
+        """Change the state as another run would."""
+        self._others += 1
+        actions = [
+            {"id": f"w{n}", "type": "state_write", "parameters": {"key": key, "value": value}}
+            for n, (key, value) in enumerate(values.items())
+        ]
+        name = f"other-{self._others}"
+        done = await Runtime(self.store, scope=scope).execute({"actions": actions}, run_id=name)
+        assert done.status == "succeeded"
+
+    # --- the steps ---
+
+    def runtime(self, options: dict[str, Any]) -> Runtime:
+        """The runtime of the open store; a step with options of its own has one of its own."""
+        given = {**self.case.get("options", {}), **options}
+        if options or self._runtime is None:
+            made = self._made(given)
+            if options:
+                return made
+            self._runtime = made
+        return self._runtime
+
+    def _made(self, given: dict[str, Any]) -> Runtime:
+        backoff = Backoff(**given.pop("backoff", NO_WAIT))
+        executor = self.script if given.pop("executor", True) else None
+        tools = [self._tool(name, spec) for name, spec in self.case.get("tools", {}).items()]
+        return Runtime(
+            self.store, tools, backoff=backoff, executor=executor, **_rules(given), **given
+        )
+
+    def _tool(self, name: str, spec: dict[str, Any]) -> Any:
+        declared = dict(spec.get("declare", {}))
+        if "rate_limit" in declared:
+            declared["rate_limit"] = RateLimit(**declared["rate_limit"])
+        if spec.get("by") == "executor":
+            return ToolSchema(name=name, **declared)
+        declared.setdefault("parameters", {"type": "object"})
+
+        async def act(ctx: ToolContext, **params: Any) -> Any:
+            return await self.script.act(name, params, ctx)
+
+        def act_in_thread(ctx: ToolContext, **params: Any) -> Any:
+            return self.script.act_in_thread(name, params, ctx)
+
+        function = act_in_thread if spec.get("by") == "thread" else act
+        return tool(name=name, **declared)(function)
+
+    async def step(self, step: Step) -> dict[str, Any]:
+        """Carry out one step; what is seen of it, by the names of expectations."""
+        self.script.begin_step()
+        verb: Callable[[Step], Awaitable[dict[str, Any]]] = getattr(self, f"do_{step['do']}")
+        try:
+            seen = await asyncio.wait_for(verb(step), STEP_SECONDS)
+        except InvalidProposal as error:
+            told = [[one.code.value, one.path, one.message] for one in error.problems]
+            seen = {"problems": told, "recorded": await self._is_recorded(step)}
+        except CarstoreError as error:
+            seen = {"error": [error.code, error.message]}
+        except Died:
+            seen = {"died": True}
+        return {**seen, "calls": self.script.calls, "trace": self.script.trace}
+
+    async def _is_recorded(self, step: Step) -> bool:
+        return bool([one async for one in self.store.log.read(run=RunId(step.get("run", "r")))])
+
+    async def do_execute(self, step: Step) -> dict[str, Any]:
+        plan = step.get("plan", self.case.get("plan"))
+        runtime = self.runtime(step.get("options", {}))
+        given = step.get("given", {})
+        result = await runtime.execute(plan, run_id=step.get("run", "r"), **given)
+        return await self.seen(result, step)
+
+    async def do_resume(self, step: Step) -> dict[str, Any]:
+        runtime = self.runtime(step.get("options", {}))
+        return await self.seen(await runtime.resume(step.get("run", "r")), step)
+
+    async def do_restart(self, _: Step) -> dict[str, Any]:
+        await self.close()
+        await self.open()
+        return {}
+
+    async def do_write(self, step: Step) -> dict[str, Any]:
+        await self.others_write(step["state"])
+        return {}
+
+    async def do_pass(self, step: Step) -> dict[str, Any]:
+        self.clock.advance(round(step["seconds"] * 1_000_000))
+        return {}
+
+    async def do_resolve(self, step: Step) -> dict[str, Any]:
+        answer = {"by": "ada", **step["answer"]}
+        await resolve(self.store, RunId(step.get("run", "r")), step["action"], **answer)
+        return {}
+
+    # --- what is seen ---
+
+    async def seen(self, result: Any, step: Step) -> dict[str, Any]:
+        """Everything a case may say of a run that was driven."""
+        history = [one async for one in self.store.log.read(run=result.run_id)]
+        stream = run_stream(result.run_id)
+        scope = self.case.get("options", {}).get("scope", "main")
+        state = await self.store.log.state_of(Scope(scope))
+        cost = {**_as_dict(result.cost)}
+        return {
+            "status": result.status.value,
+            "waits_for": result.waits_for,
+            "actions": {one.action_id: _told(one) for one in result.results},
+            "outputs": {one.action_id: one.output for one in result.results},
+            "attempts": {one.action_id: one.attempts for one in result.results},
+            "changes": {one.action_id: one.state_changes for one in result.results},
+            "not_undone": {one.action_id: one.reason for one in result.not_undone},
+            "conflicts": [one.key for one in result.conflicts],
+            "cost": {name: value for name, value in cost.items() if value},
+            "events": [_line(one) for one in history if one.stream == stream],
+            "state": {str(key): found.value for key, found in state.items()},
+            "details": [[one.kind, _data(one)] for one in history],
+            "delays_ms": [one.event.delay_ms for one in history if hasattr(one.event, "delay_ms")],
+        }
+
+
+def _as_dict(cost: Any) -> dict[str, Any]:
+    names = ("tool_calls", "actions_executed", "actions_rejected", "actions_skipped")
+    return {name: getattr(cost, name) for name in (*names, "total_duration_ms", "retries")}
+
+
+def _told(one: Any) -> Any:
+    status = "rolled_back" if one.rolled_back else one.status.value
+    # Where in the log something stands is not for a case to know.
+    return status if one.error is None else [status, _POSITION.sub("position #", one.error)]
+
+
+_POSITION = re.compile(r"position [0-9]+")
+
+
+_SUBJECTS = ("action_id", "key", "status", "reason", "cause")
+"""What an event is about: the first of these fields that it has."""
+
+_WITHOUT_SUBJECT = ("proposal_received", "state_rollback")
+
+
+def _data(recorded: Recorded) -> dict[str, Any]:
+    """The fields of an event; the key of a change of state stands in a column of its own."""
+    data: dict[str, Any] = json.loads(recorded.data)
+    key = getattr(recorded.event, "key", None)
+    return data if key is None else {**data, "key": key}
+
+
+def _line(recorded: Recorded) -> str:
+    """An event in a few words: its kind, and what it is about."""
+    if recorded.kind in _WITHOUT_SUBJECT:
+        return recorded.kind
+    data = _data(recorded)
+    words = [recorded.kind, *[str(data[name]) for name in _SUBJECTS if name in data][:1]]
+    return " ".join([*words, "(deleted)"] if data.get("deleted") else words)
+
+
+def _rules(given: dict[str, Any]) -> dict[str, Any]:
+    """The rules and budgets of a case as the runtime takes them; they are taken out of `given`."""
+    return {}
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+def differences(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
+    """Everything in which what was seen is not what was expected; [] if nothing."""
+    found = []
+    for name, wanted in expected.items():
+        compare = _COMPARE.get(name, _equal)
+        said = compare(wanted, seen.get(name))
+        if said is not None:
+            found.append(f"{name}: {said}")
+    surprises = [name for name in _SURPRISES if seen.get(name) and name not in expected]
+    return found + [f"{name}: was not expected, but is {seen[name]!r}" for name in surprises]
+
+
+_SURPRISES = ("problems", "error", "died", "not_undone", "conflicts", "waits_for")
+"""What a case has to say if it is so."""
+
+
+def _equal(wanted: Any, seen: Any) -> str | None:
+    if wanted == seen and type(wanted) is type(seen):
+        return None
+    return f"expected {wanted!r}\n    but it is {seen!r}"
+
+
+def _ordered(wanted: dict[str, Any], seen: Any) -> str | None:
+    """Equal, and in the same order."""
+    return _equal(list(wanted.items()), list((seen or {}).items()))
+
+
+def _part(wanted: dict[str, Any], seen: Any) -> str | None:
+    """Each of the named ones is equal; others are not looked at."""
+    found = {name: (seen or {}).get(name, "(nothing)") for name in wanted}
+    return _equal(wanted, found)
+
+
+def _in_order(wanted: list[Any], seen: Any) -> str | None:
+    """Each `[kind, fields]` is found, in this order, with at least these fields."""
+    left = iter(seen or ())
+    for kind, fields in wanted:
+        if not any(
+            kind == other and all(name in data and data[name] == fields[name] for name in fields)
+            for other, data in left
+        ):
+            return f"there is no {kind} with {fields!r} (in this order) in {seen!r}"
+    return None
+
+
+_COMPARE: dict[str, Callable[[Any, Any], str | None]] = {
+    "actions": _ordered,
+    "outputs": _part,
+    "attempts": _part,
+    "changes": _part,
+    "details": _in_order,
+}
+
+
+async def _play(case: Case, path: Path) -> list[dict[str, Any]]:
+    stage = Play(case, path)
+    await stage.open()
+    try:
+        if case.get("state"):
+            await stage.others_write(case["state"], case.get("options", {}).get("scope", "main"))
+        return [await stage.step(step) for step in case["steps"]]
+    finally:
+        await stage.close()
+
+
+def play(case: Case, path: Path) -> list[dict[str, Any]]:
+    """Play a case in a new file; what was seen of each of its steps."""
+    started = time.monotonic()
+    seen = asyncio.run(_play(case, path))
+    assert time.monotonic() - started < STEP_SECONDS
+    return seen
