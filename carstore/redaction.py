@@ -49,6 +49,7 @@ _LARGE: dict[str, tuple[JsonPath, ...]] = {
     "action_logged": (("data",),),
     "compensation_succeeded": (("output",),),
     "doubt_resolved": (("output",),),
+    "signal_sent": (("value",),),
     "state_changed": (("value",),),
 }
 """Where values of any size stand, per kind. Other kinds hold nothing of anybody's: triggers and the

@@ -123,7 +123,7 @@ class Ledger:
             )
             for one in chain
         ]
-        return entries, {}
+        return entries, {budget_stream(one.name): one.version for one in chain}
 
     def settle(
         self,

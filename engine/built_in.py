@@ -37,7 +37,11 @@ WAIT_SIGNAL = Tool(
         parameters={
             "type": "object",
             "properties": {
-                "name": {"type": "string", "pattern": "^[A-Za-z0-9]", "maxLength": 128},
+                "name": {
+                    "type": "string",
+                    "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+                    "maxLength": 128,
+                },
                 "timeout_secs": {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS},
             },
             "required": ["name"],

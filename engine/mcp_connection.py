@@ -2,7 +2,7 @@
 
 The client of the SDK belongs to the task that opens it: when its transport fails, that task is
 cancelled, whatever it is doing. So it is opened by a task that does nothing else. Calls come from
-other tasks, and are told when it ends.
+other tasks, and are told when it ends. The SDK is imported where it is used: it is an extra.
 """
 
 import asyncio
@@ -10,23 +10,10 @@ import contextlib
 import os
 import shlex
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx2
 from attrs import define, field, frozen
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
-from mcp_types import (
-    CONNECTION_CLOSED,
-    INTERNAL_ERROR,
-    INVALID_REQUEST,
-    PARSE_ERROR,
-    REQUEST_TIMEOUT,
-    CallToolResult,
-)
-from mcp_types import Tool as Listed
-from pydantic import ValidationError
 
 from carstore.names import Json
 from engine.mcp_errors import (
@@ -38,6 +25,11 @@ from engine.mcp_errors import (
     clipped,
 )
 from engine.tail import Tail, read_pipe
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp_types import CallToolResult
+    from mcp_types import Tool as Listed
 
 __all__ = ["IDEMPOTENCY_KEY", "Connection", "Server"]
 
@@ -55,10 +47,6 @@ SETTLE_SECONDS = 0.1
 
 HTTP_SECONDS = 30.0
 """For connecting and writing. For the answer there is no limit here: the engine has one."""
-
-_UNKNOWN = {CONNECTION_CLOSED, REQUEST_TIMEOUT, PARSE_ERROR, INTERNAL_ERROR, INVALID_REQUEST}
-"""Codes after which a call may have been made. The SDK gives the last two also to an answer that
-it cannot read, or that a proxy gave in the place of the server's."""
 
 
 @frozen(kw_only=True)
@@ -91,11 +79,11 @@ class Connection:
 
     server: Server
     connect_timeout_ms: int
-    tools: list[Listed] = field(init=False, factory=list)
+    tools: "list[Listed]" = field(init=False, factory=list)
     """What the server had to offer when it was connected."""
 
     _tail: Tail = field(init=False, factory=Tail)
-    _client: Client | None = field(init=False, default=None)
+    _client: "Client | None" = field(init=False, default=None)
     _owner: "asyncio.Task[None] | None" = field(init=False, default=None)
     _end: asyncio.Event = field(init=False, factory=asyncio.Event)
     _lost: str | None = field(init=False, default=None)
@@ -126,7 +114,9 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self._finish(cancel=False)
 
-    async def call(self, tool: str, arguments: dict[str, Json], key: str | None) -> CallToolResult:
+    async def call(
+        self, tool: str, arguments: dict[str, Json], key: str | None
+    ) -> "CallToolResult":
         """Call a tool. If this is cancelled, the server is told so; it is free to go on.
 
         Args:
@@ -163,17 +153,37 @@ class Connection:
         label, words = self.server.label, self._tail.text
         if calling.cancelled() or not calling.done():
             return McpServerLost(label, tool, self._lost or "cancelled", words)
-        error = calling.exception()
-        if isinstance(error, MCPError) and error.code not in _UNKNOWN:
+        return self._told(tool, calling.exception(), words)
+
+    def _told(self, tool: str, error: BaseException | None, words: str) -> Exception:
+        """What to say of an error of the SDK."""
+        import mcp_types
+        from mcp import MCPError
+        from pydantic import ValidationError
+
+        # The SDK gives the last two codes also to an answer that it cannot read, or that a proxy
+        # gave in the place of the server's; the call may have been made all the same.
+        unknown = {
+            mcp_types.CONNECTION_CLOSED,
+            mcp_types.REQUEST_TIMEOUT,
+            mcp_types.PARSE_ERROR,
+            mcp_types.INTERNAL_ERROR,
+            mcp_types.INVALID_REQUEST,
+        }
+        label = self.server.label
+        if isinstance(error, MCPError) and error.code not in unknown:
             return McpRefused(label, tool, error.code, clipped(error.message))
         if isinstance(error, RuntimeError | ValidationError):
             return McpBadResult(label, tool, clipped(str(error)))
-        reason = self._lost or clipped(f"{error}" or type(error).__name__)
-        if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED and self.server.command:
+        reason = self._lost or clipped(str(error)) or type(error).__name__
+        closed = isinstance(error, MCPError) and error.code == mcp_types.CONNECTION_CLOSED
+        if closed and self.server.command:
             self._lost = reason  # a pipe does not come back; a request over HTTP may
         return McpServerLost(label, tool, reason, words)
 
     async def _own(self, ready: "asyncio.Future[None]") -> None:
+        from mcp import Client
+
         async with contextlib.AsyncExitStack() as stack:
             transport = await stack.enter_async_context(self._transport())
             client = await stack.enter_async_context(Client(transport, cache=None))
@@ -186,11 +196,16 @@ class Connection:
     async def _transport(self) -> AsyncIterator[Any]:
         """What the SDK is to connect through, and what that needs."""
         if self.server.url:
+            import httpx2
+            from mcp.client.streamable_http import streamable_http_client
+
             timeout = httpx2.Timeout(HTTP_SECONDS, read=None)
             headers = dict(self.server.headers)
             async with httpx2.AsyncClient(headers=headers, timeout=timeout) as http:
                 yield streamable_http_client(self.server.url, http_client=http)
             return
+        from mcp import StdioServerParameters, stdio_client
+
         program, *arguments = self.server.command
         asked = StdioServerParameters(
             command=program, args=arguments, env=dict(self.server.env), cwd=self.server.cwd
@@ -225,7 +240,7 @@ class Connection:
 _FIRST = asyncio.FIRST_COMPLETED
 
 
-async def _listed(client: Client) -> list[Listed]:
+async def _listed(client: "Client") -> "list[Listed]":
     found: list[Listed] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):

@@ -9,18 +9,16 @@ Context Protocol, revisions 2025-11-25 and 2026-07-28.
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from carstore.names import Json
 from engine.context import ToolContext
 from engine.declare import Tool
+from engine.mcp_connection import Connection, Server
 from engine.mcp_errors import McpNotInstalled, McpToolFailed, clipped
 from engine.problems import suggestion
 from engine.rules.tool_hints import Hints, contradiction, effect_of
 from engine.tool_schema import EffectMode, InvalidTool, ToolSchema
-
-if TYPE_CHECKING:
-    from engine.mcp_connection import Connection
 
 __all__ = ["Trust", "mcp_tools"]
 
@@ -80,7 +78,7 @@ async def mcp_tools(
     """
     _check(command, url, env=env, cwd=cwd, headers=headers, trust=trust)
     try:
-        from engine.mcp_connection import Connection, Server
+        import mcp  # noqa: F401 - whether it is there is asked before anything is started
     except ImportError as error:
         raise McpNotInstalled(str(error)) from error
     server = Server(
@@ -138,7 +136,7 @@ def _chosen(
 
 
 def _tool(
-    connection: "Connection",
+    connection: Connection,
     listed: _Listed,
     prefix: str,
     trust: Trust,

@@ -167,7 +167,10 @@ def _asked(run: "Run", event: e.ApprovalRequested, at: Micros | None) -> None:
 
 def _approval_answered(run: "Run", event: e.ApprovalAnswered, at: Micros | None) -> None:
     approval = run.of(event.action_id).approval
-    if approval is not None and approval.request.binding == event.binding:
+    if approval is None or approval.request.binding != event.binding:
+        return
+    ends_at = approval.request.expires_at
+    if at is None or ends_at is None or at < ends_at:
         approval.answers.append(event)
 
 

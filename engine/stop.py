@@ -15,9 +15,10 @@ __all__ = ["halt", "skip_the_rest", "stop_if_due"]
 def stop_if_due(desk: Desk) -> None:
     """Act on what somebody asked, and on the deadline, once."""
     run = desk.run
-    if run.stopping is not None or run.aborting:
+    cancel = run.cancel
+    if run.aborting or (run.stopping is not None and (cancel is None or not cancel.compensate)):
         return
-    deadline_at, cancel = run.received.deadline_at, run.cancel
+    deadline_at = run.received.deadline_at
     if cancel is not None:
         desk.stop("cancelled", cancel.reason, compensate=cancel.compensate, by=cancel.by)
     elif deadline_at is not None and deadline_at <= desk.journal.clock.now():

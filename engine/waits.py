@@ -83,11 +83,11 @@ def next_due(desk: Desk) -> int | None:
     ends = []
     for index in desk.waiting:
         state = desk.run.actions[index]
-        if state.wait is not None and state.wait.due_at is not None:
+        if state.wait is not None:
             ends.append(state.wait.due_at)
-        elif state.approval is not None and state.approval.request.expires_at is not None:
+        elif state.approval is not None:
             ends.append(state.approval.request.expires_at)
-    return min(ends, default=None)
+    return min((one for one in ends if one is not None), default=None)
 
 
 def end_waits(desk: Desk) -> bool:

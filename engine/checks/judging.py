@@ -157,10 +157,7 @@ def _judge_state(judged: Judged, action: Action, index: int, world: World) -> No
                 Finding(code=Code.STATE_DEPENDENCY_MISSING, message=message, derived=derived)
             )
     for place, assumption in enumerate(action.assumptions):
-        slot = found(assumption.key)
-        where = f"{action.id}.assumptions[{place}]"
-        derived = f"{where} is about '{assumption.key}', which {slot.why}"
-        _judge_assumption(judged, assumption, slot, derived)
+        _judge_assumption(judged, assumption, index, world, f"{action.id}.assumptions[{place}]")
 
 
 def never_holds(condition: Precondition) -> bool:
@@ -213,19 +210,28 @@ def _text(condition: Precondition) -> str:
     return text if condition.operator in _ABOUT_EXISTENCE else f"{text} {shown(condition.value)}"
 
 
-def _judge_assumption(judged: Judged, assumption: Assumption, slot: Slot, derived: str) -> None:
+def _judge_assumption(
+    judged: Judged, assumption: Assumption, index: int, world: World, where: str
+) -> None:
+    """An assumption is about what was there before the plan: its own writes do not break it."""
+    if assumption.expected_value is None and assumption.read_version is None:
+        return
+    own = world.own(index, assumption.key)
+    if own:
+        return
+    slot = world.first(assumption.key)
+    derived = f"{where} is about '{assumption.key}', which {slot.why}"
     # Where the position is not known, nothing can be said of the version, but of the value.
     known = evolve(assumption, read_version=None) if slot.position is None else assumption
-    if slot.known:
-        reason = stale(known, slot.read())
-        if reason is not None:
-            message = f"{reason}. Read the state again, and propose anew"
-            judged.rejections.append(
-                Finding(code=Code.STALE_ASSUMPTION, message=message, derived=derived)
-            )
-            return
+    reason = stale(known, slot.read()) if slot.known else None
+    if reason is not None and own is False:
+        message = f"{reason}. Read the state again, and propose anew"
+        judged.rejections.append(
+            Finding(code=Code.STALE_ASSUMPTION, message=message, derived=derived)
+        )
+        return
     value_open = assumption.expected_value is not None and not slot.known
-    if value_open or known.read_version != assumption.read_version:
+    if reason is not None or value_open or known.read_version != assumption.read_version:
         judged.open.append(Open(f"the assumption on '{assumption.key}' must hold", derived))
 
 

@@ -52,11 +52,12 @@ def undeclared(action: Action) -> Iterator[Finding]:
 def races(graph: Graph, world: World) -> Iterator[tuple[int, Finding]]:
     """Pairs of actions that touch one key, at least one writing it, in no certain order.
 
-    What a plan names is ordered by the graph; what it only declares in `write_set` is not.
+    What a plan names is ordered by the graph; what it only declares in `write_set`, or assumes, is
+    not.
     """
     touching: dict[str, list[int]] = {}
     prints = {index: footprint(graph.actions[index]) for index in graph.forward}
-    writing = {key for index in graph.forward for key in graph.actions[index].write_set}
+    writing = {key for index in graph.forward for key in _not_ordered(graph.actions[index])}
     for index, one in prints.items():
         for key in writing & (one.reads | one.writes):
             touching.setdefault(key, []).append(index)
@@ -71,6 +72,11 @@ def races(graph: Graph, world: World) -> Iterator[tuple[int, Finding]]:
                 if told > MAX_RACES:
                     return
                 yield second, _race(graph, key, first, second, both=len(writers) == 2)
+
+
+def _not_ordered(action: Action) -> set[str]:
+    """The keys that an action touches without making an order."""
+    return {*action.write_set, *(assumption.key for assumption in action.assumptions)}
 
 
 def _race(graph: Graph, key: str, first: int, second: int, *, both: bool) -> Finding:

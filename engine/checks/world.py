@@ -16,7 +16,7 @@ from carstore.log import StateRead
 from carstore.names import Json, Position
 from engine.checks.unknown import Unknown, has_unknown
 from engine.problems import shown
-from engine.rules.graph import Graph
+from engine.rules.graph import Graph, keys_written
 
 __all__ = ["Slot", "World", "following"]
 
@@ -60,9 +60,16 @@ class World:
     _before: list[int] = field(init=False)
     _after: list[int] = field(init=False)
     _slots: dict[str, Slot] = field(factory=dict)
+    _written: dict[str, int] = field(factory=dict)
+    """By key, the actions that have written it, as a bit each."""
+    _may_write: dict[str, int] = field(factory=dict)
+    """By key, the actions that say they write it."""
 
     def __attrs_post_init__(self) -> None:
         self._before, self._after = following(self.graph)
+        for index in self.graph.forward:
+            for key in keys_written(self.graph.actions[index]):
+                self._may_write[key] = self._may_write.get(key, 0) | 1 << index
 
     def at(self, index: int, key: str) -> Slot:
         """What an action sees when its turn comes."""
@@ -75,11 +82,20 @@ class World:
 
     def write(self, index: int, key: str, value: Any) -> None:
         """The action succeeds and writes the key."""
+        self._written[key] = self._written.get(key, 0) | 1 << index
         name = self.graph.actions[index].id
         text = value.why if isinstance(value, Unknown) else shown(value)
         if isinstance(value, dict | list) and has_unknown(value):
             text = "something that is not all known"
         self._slots[key] = Slot(exists=True, value=value, why=f"{name} writes as {text}", by=index)
+
+    def own(self, index: int, key: str) -> bool | None:
+        """Whether the plan itself has written the key when the action's turn comes; None if
+        nobody knows."""
+        if self._written.get(key, 0) & self._before[index]:
+            return True
+        others = self._may_write.get(key, 0) | self.writers
+        return None if others & ~self._after[index] & ~(1 << index) else False
 
     def saw(self, index: int, key: str, slot: Slot) -> None:
         """The action goes on only if the key is so."""

@@ -65,6 +65,8 @@ TABLES: dict[str, dict[str, Any]] = {
         "facets": ["scope"],
     },
     "reuse": {"description": "Results that are remembered."},
+    "approvals": {"description": "Calls that wait for people's consent."},
+    "waits": {"description": "Actions that wait for a time or a signal."},
 }
 """What is shown of the views."""
 

@@ -216,6 +216,8 @@ READING = [
     ["views"],
     ["view", "actions"],
     ["doubts"],
+    ["approvals"],
+    ["waits"],
     ["verify"],
     ["head"],
     ["blobs"],
@@ -229,7 +231,7 @@ READING = [
 
 NOT_READING = {
     "run", "resume", "resolve", "rebuild", "forget", "import", "demo", "prove", "new", "completion",
-    "version",
+    "version", "approve", "reject", "signal", "cancel",
     "doctor",  # it also judges the machine, so how it ends depends on that
 }  # fmt: skip
 

@@ -22,9 +22,13 @@ from carstore.log import Recorded
 from carstore.names import RunId, Scope, run_stream
 from carstore.store import Store
 from engine import InvalidProposal, Runtime, ToolContext, ToolSchema, resolve, tool
+from engine.approvals import approve, reject
+from engine.cancel import cancel
 from engine.prove.people import People, opened
 from engine.rules.retries import Backoff
+from engine.signals import signal
 from engine.tools import RateLimit
+from tests.conformance.rules import budget_of, rules_of, set_up
 from tests.conformance.scripts import Died, Script
 
 __all__ = ["Case", "Play", "Step", "differences", "play"]
@@ -115,12 +119,14 @@ class Play:
         return self._runtime
 
     def _made(self, given: dict[str, Any]) -> Runtime:
+        later = {name: given.pop(name, {}) for name in ("rate_limits", "caches")}
         backoff = Backoff(**given.pop("backoff", NO_WAIT))
         executor = self.script if given.pop("executor", True) else None
         tools = [self._tool(name, spec) for name, spec in self.case.get("tools", {}).items()]
-        return Runtime(
-            self.store, tools, backoff=backoff, executor=executor, **_rules(given), **given
-        )
+        rules = rules_of(given)
+        made = Runtime(self.store, tools, backoff=backoff, executor=executor, **rules, **given)
+        set_up(made, later)
+        return made
 
     def _tool(self, name: str, spec: dict[str, Any]) -> Any:
         declared = dict(spec.get("declare", {}))
@@ -160,13 +166,24 @@ class Play:
     async def do_execute(self, step: Step) -> dict[str, Any]:
         plan = step.get("plan", self.case.get("plan"))
         runtime = self.runtime(step.get("options", {}))
-        given = step.get("given", {})
+        given = dict(step.get("given", {}))
+        if "budget" in given:
+            given["budget"] = budget_of(given["budget"])
         result = await runtime.execute(plan, run_id=step.get("run", "r"), **given)
-        return await self.seen(result, step)
+        return await self.seen(result)
+
+    async def do_together(self, step: Step) -> dict[str, Any]:
+        """Several runs at once; what is seen of each, by its id."""
+        seen = await asyncio.gather(*[self.do_execute(one) for one in step["runs"]])
+        names = [one["run"] for one in step["runs"]]
+        return {
+            what: {name: one[what] for name, one in zip(names, seen, strict=True)}
+            for what in seen[0]
+        }
 
     async def do_resume(self, step: Step) -> dict[str, Any]:
         runtime = self.runtime(step.get("options", {}))
-        return await self.seen(await runtime.resume(step.get("run", "r")), step)
+        return await self.seen(await runtime.resume(step.get("run", "r")))
 
     async def do_restart(self, _: Step) -> dict[str, Any]:
         await self.close()
@@ -186,9 +203,24 @@ class Play:
         await resolve(self.store, RunId(step.get("run", "r")), step["action"], **answer)
         return {}
 
+    async def do_approve(self, step: Step) -> dict[str, Any]:
+        return {"missing": await approve(self.store, step.get("run", "r"), **step["answer"])}
+
+    async def do_reject(self, step: Step) -> dict[str, Any]:
+        await reject(self.store, step.get("run", "r"), **step["answer"])
+        return {}
+
+    async def do_signal(self, step: Step) -> dict[str, Any]:
+        await signal(self.store, step.get("run", "r"), step["name"], step.get("value"), by="ada")
+        return {}
+
+    async def do_cancel(self, step: Step) -> dict[str, Any]:
+        given = {"by": "ada", **step.get("given", {})}
+        return {"asked": await cancel(self.store, step.get("run", "r"), **given)}
+
     # --- what is seen ---
 
-    async def seen(self, result: Any, step: Step) -> dict[str, Any]:
+    async def seen(self, result: Any) -> dict[str, Any]:
         """Everything a case may say of a run that was driven."""
         history = [one async for one in self.store.log.read(run=result.run_id)]
         stream = run_stream(result.run_id)
@@ -198,6 +230,9 @@ class Play:
         return {
             "status": result.status.value,
             "waits_for": result.waits_for,
+            "stopped": result.stopped,
+            "replaces": result.replaces,
+            "run_id": result.run_id,
             "actions": {one.action_id: _told(one) for one in result.results},
             "outputs": {one.action_id: one.output for one in result.results},
             "attempts": {one.action_id: one.attempts for one in result.results},
@@ -248,11 +283,6 @@ def _line(recorded: Recorded) -> str:
     return " ".join([*words, "(deleted)"] if data.get("deleted") else words)
 
 
-def _rules(given: dict[str, Any]) -> dict[str, Any]:
-    """The rules and budgets of a case as the runtime takes them; they are taken out of `given`."""
-    return {}
-
-
 # --- comparing -----------------------------------------------------------------------------------
 
 
@@ -268,7 +298,7 @@ def differences(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
     return found + [f"{name}: was not expected, but is {seen[name]!r}" for name in surprises]
 
 
-_SURPRISES = ("problems", "error", "died", "not_undone", "conflicts", "waits_for")
+_SURPRISES = ("problems", "error", "died", "not_undone", "conflicts", "waits_for", "stopped", "replaces")
 """What a case has to say if it is so."""
 
 

@@ -119,6 +119,10 @@ class Script:
             case "until_asked_to_stop":
                 async with asyncio.timeout(UNTIL_SECONDS):
                     await ctx.wait_cancelled()
+            case "cancel":
+                await self.play.do_cancel({"given": value})
+            case "signal":
+                await self.play.do_signal(value)
             case "others_write":
                 await self.play.others_write(value)
             case _:

@@ -178,7 +178,7 @@ async def test_what_cannot_be_is_refused_before_a_plan_runs(
 )
 @in_loop
 async def test_options_that_do_not_fit_together_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="command|trust|url"):
+    with pytest.raises(ValueError, match=r"command|trust|url"):
         async with mcp_tools(**options):
             raise AssertionError("it was accepted")
 

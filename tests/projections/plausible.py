@@ -165,6 +165,7 @@ _json = st.recursive(
 _scope = st.sampled_from(["main", "other"])
 _key = st.sampled_from(["k1", "k2", "ключ"])
 _reuse_key = st.sampled_from(["x", "y"])
+_binding = st.sampled_from(["b", "c"])
 _count = st.integers(0, 1000) | st.just(2**63 - 1)
 _plan = st.lists(_action, unique=True).map(lambda ids: received(*ids)) | _json.map(
     lambda anything: received(proposal=anything)
@@ -218,6 +219,30 @@ _of_a_run: st.SearchStrategy[Event] = st.one_of(
         error=_text,
     ),
     st.builds(e.ActionRolledBack, action_id=_action, reuse_key=st.none() | _reuse_key),
+    st.builds(
+        e.ApprovalRequested,
+        action_id=_action,
+        tool=st.just("fetch"),
+        binding=_binding,
+        reasons=_json,
+        approvers=st.integers(0, 3),
+        expires_at=st.none() | st.integers(0, 2**63 - 1),
+    ),
+    st.builds(
+        e.ApprovalAnswered,
+        action_id=_action,
+        binding=_binding,
+        approved=st.sampled_from([True, True, False]),
+        by=_text,
+        reason=_text,
+    ),
+    st.builds(
+        e.WaitStarted,
+        action_id=_action,
+        attempt=_attempt,
+        due_at=st.none() | st.integers(0, 2**63 - 1),
+        signal=st.none() | _text,
+    ),
     st.builds(e.StateChanged, scope=_scope, key=_key, value=_json),
     st.builds(e.StateChanged, scope=_scope, key=_key, deleted=st.sampled_from([True])),
     st.just(e.StateRollback(keys=("k1",), conflicts=[])),

@@ -9,6 +9,7 @@ from engine import ToolContext, tool
 from engine.ir import (
     Action,
     ActionType,
+    Assumption,
     FailureBehavior,
     Operator,
     Precondition,
@@ -78,6 +79,12 @@ values = st.sampled_from([0, 1, 2, "a", "abc", None, [1], {"n": 1}])
 keys = st.sampled_from(KEYS)
 states = st.dictionaries(keys, values, max_size=3)
 preconditions = st.builds(Precondition, key=keys, operator=st.sampled_from(Operator), value=values)
+assumptions = st.lists(
+    st.builds(
+        Assumption, key=keys, expected_value=values, read_version=st.none() | st.integers(0, 5)
+    ),
+    max_size=1,
+)
 
 
 @st.composite
@@ -126,6 +133,7 @@ def _actions(draw: st.DrawFn, name: str, earlier: list[str]) -> Action:
         preconditions=[draw(preconditions) for _ in range(draw(st.sampled_from([0, 0, 1, 2])))],
         state_dependencies=[draw(keys)] if draw(rarely) == 0 else [],
         expected_effects=draw(st.dictionaries(keys, values, max_size=1)),
+        assumptions=draw(assumptions) if draw(rarely) == 0 else [],
         dependencies=draw(st.lists(st.sampled_from(earlier), max_size=2, unique=True))
         if earlier
         else [],

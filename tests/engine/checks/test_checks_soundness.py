@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carstore import connect
@@ -111,13 +111,12 @@ def test_what_is_certain_with_less_known_is_certain_with_more(
 
 @RUNS
 @given(plan=plans(), before=states)
-def test_a_state_that_is_not_known_only_makes_less_certain(
+def test_what_is_forecast_without_knowing_the_state_is_forecast_with_it(
     plan: Proposal, before: dict[str, Any]
 ) -> None:
-    """What is forecast of a key without knowing the state is forecast with it."""
     blind, seeing = simulate(plan, None, tools=table()), simulate(plan, before, tools=table())
-    assume(blind.status is seeing.status is RunStatus.SUCCEEDED)
-    assume([one.status for one in blind.actions] == [one.status for one in seeing.actions])
+    if [one.status for one in blind.actions] != [one.status for one in seeing.actions]:
+        return
     for key, left in blind.state.items():
         if left.exists is not None and not has_unknown(left.value):
             assert (seeing.state[key].exists, seeing.state[key].value) == (left.exists, left.value)

@@ -16,6 +16,8 @@ COMMANDS = [
     ("state",),
     ("costs",),
     ("doubts",),
+    ("approvals",),
+    ("waits",),
     ("why", "n"),
     ("view", "runs"),
     ("view", "actions"),
