@@ -10,6 +10,7 @@ from carstore import events as e
 from carstore.blobs import filled
 from carstore.names import Json, Position, StateKey
 from engine.action_state import ActionState
+from engine.authority import why_not
 from engine.begin import parameters_digest, resolved
 from engine.declare import Tool
 from engine.desk import STOPPED, Desk
@@ -77,12 +78,33 @@ async def _is_undone(desk: Desk, index: int) -> bool:
         lacking = not_there(given, values) if desk.run.refers else None
         if lacking is not None:
             problems.insert(0, lacking)
+    if not problems:
+        problems = await _forbidden(desk, state, undo, tool, given)
     if tool is None or problems:
         _fail(desk, state, undo.tool, "; ".join(problems))
         return True
     if not desk.find_doubt(state, tool, undo=True):
         _begin_undo(desk, index, tool, undo, given, secrets_in(undo.parameters, values))
     return False
+
+
+async def _forbidden(
+    desk: Desk, state: ActionState, undo: UndoCall, tool: Tool | None, given: dict[str, Json]
+) -> list[str]:
+    """Why rules forbid a compensation, with what it is really given.
+
+    Nobody is asked: who consented to the action consented to its being undone. Nor do limits of how
+    often a tool may be called apply.
+    """
+    if not desk.authority.policies or state.undo.number > 0:
+        return []
+    action = Action(id=state.action.id, tool=undo.tool, parameters=undo.parameters)
+    await desk.journal.fetch(desk.authority.keys(action))
+    violations = desk.judge(action, tool, given, limited=False).violations
+    for one in violations:
+        told = e.PolicyViolation(action_id=action.id, policy=one.policy, reason=one.reason)
+        desk.record([told])
+    return [why_not(violations)] if violations else []
 
 
 async def _values_for(desk: Desk, state: ActionState) -> dict[str, Json]:

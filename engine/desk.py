@@ -175,6 +175,14 @@ class Desk:
         seconds = self.equipment.cache_ttls.get(tool.name, tool.schema.cache_ttl_secs)
         return None if seconds is None else seconds * 1_000_000
 
+    async def count_calls(self) -> None:
+        """Make sure it is known how often those tools were called that rules ask about."""
+        rates = self.equipment.rates
+        for policy in self.authority.policies:
+            for tool, interval_us in policy.counts.items():
+                rates.watch(tool, interval_us)
+                await rates.ready(tool)
+
     def over_budget(self, index: int, state: ActionState) -> bool:
         """Stop the run if the action, or its next attempt, is more than it may do."""
         if self.budget is None:
@@ -196,15 +204,26 @@ class Desk:
         stopping = e.RunStopping(cause=cause, reason=reason, compensate=compensate, by=by)
         self.record([stopping])
 
-    def judge(self, action: Action, tool: Tool | None, parameters: Mapping[str, Json]) -> Verdict:
-        """What the rules say of an action with these parameters."""
+    def judge(
+        self,
+        action: Action,
+        tool: Tool | None,
+        parameters: Mapping[str, Json],
+        *,
+        limited: bool = True,
+    ) -> Verdict:
+        """What the rules say of an action with these parameters.
+
+        Args:
+            limited: whether rules hear how often a tool was called lately.
+        """
         return self.authority.judge(
             action,
             len(self.run.actions),
             tool,
             parameters,
             self.journal.state.read,
-            self._recent_calls,
+            self._recent_calls if limited else _never_called,
             run_id=self.run.run_id,
             source=self.run.received.source,
         )
@@ -571,3 +590,7 @@ class Desk:
             pair = (state.do.doubt, state.undo.doubt)
             found.extend((index, state, doubt) for doubt in pair if doubt is not None)
         return found
+
+
+def _never_called(_: str, __: int) -> int:
+    return 0

@@ -61,8 +61,7 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
         return
     if desk.must_wait(index, state.do, undo=False) or desk.over_budget(index, state):
         return
-    if desk.authority.policies and tool is not None:
-        await desk.equipment.rates.ready(tool.name)
+    await desk.count_calls()
     grounds = grounds_of(state.action) | desk.authority.keys(state.action)
     await desk.journal.fetch(grounds)
     contested = next((key for key in grounds if key in desk.contested), None)

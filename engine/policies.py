@@ -11,7 +11,8 @@ but what it is given, so that the same action is judged the same way when a run 
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
 from attrs import define
@@ -81,7 +82,11 @@ def policy(function: Callable[[Judged], object], /) -> Policy: ...
 
 @overload
 def policy(
-    *, name: str | None = None, reads: Iterable[str] = (), version: int = 1
+    *,
+    name: str | None = None,
+    reads: Iterable[str] = (),
+    counts: Mapping[str, float] = MappingProxyType({}),
+    version: int = 1,
 ) -> Callable[[Callable[[Judged], object]], Policy]: ...
 
 
@@ -91,6 +96,7 @@ def policy(
     *,
     name: str | None = None,
     reads: Iterable[str] = (),
+    counts: Mapping[str, float] = MappingProxyType({}),
     version: int = 1,
 ) -> Policy | Callable[[Callable[[Judged], object]], Policy]:
     """Make a policy of a function; with or without arguments.
@@ -98,6 +104,7 @@ def policy(
     Args:
         name: under which it is registered; that of the function if not given.
         reads: the state keys that it looks at. Looking at another one forbids the action.
+        counts: tool -> seconds: how far back it looks at the calls of that tool.
         version: raise it when the function comes to judge otherwise. Runs that were begun under
             another version are not resumed with this one.
 
@@ -105,8 +112,8 @@ def policy(
         InvalidPolicy: the function, its name, a key or the version cannot be used.
     """
     if function is not None:
-        return _made(function, name, reads, version)
-    return lambda decorated: _made(decorated, name, reads, version)
+        return _made(function, name, reads, counts, version)
+    return lambda decorated: _made(decorated, name, reads, counts, version)
 
 
 def deny(reason: str) -> Violation:
@@ -149,7 +156,11 @@ def only_once(policies: Iterable[Policy]) -> tuple[Policy, ...]:
 
 
 def _made(
-    function: Callable[[Judged], object], name: object, reads: Iterable[str], version: object
+    function: Callable[[Judged], object],
+    name: object,
+    reads: Iterable[str],
+    counts: Mapping[str, float],
+    version: object,
 ) -> Policy:
     called = getattr(function, "__name__", None) if name is None else name
     if (reason := problem_with_id(called)) is not None:
@@ -166,7 +177,17 @@ def _made(
         digest = canonical.digest([called, list(keys), version])
     except InvalidJson as error:
         raise InvalidPolicy(called, "version", error.reason) from None
-    return Policy(name=called, digest=digest, reads=keys, decide=function)
+    intervals = _intervals(called, counts)
+    return Policy(name=called, digest=digest, reads=keys, counts=intervals, decide=function)
+
+
+def _intervals(name: str, counts: Mapping[str, float]) -> dict[str, int]:
+    """Tool -> microseconds."""
+    for tool, seconds in counts.items():
+        number = type(seconds) in (int, float) and 0 < seconds <= MAX_EXPIRY_SECS
+        if problem_with_id(tool) is not None or not number:
+            raise InvalidPolicy(name, "counts", f"{tool!r:.140}: {seconds!r:.40} is no duration")
+    return {tool: max(1, round(seconds * 1e6)) for tool, seconds in counts.items()}
 
 
 def _keys(name: str, reads: Iterable[str]) -> tuple[str, ...]:

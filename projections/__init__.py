@@ -2,6 +2,7 @@
 
 from projections.actions import ACTIONS
 from projections.approvals import APPROVALS
+from projections.budgets import BUDGETS
 from projections.catalog import LAZY, VIEWS
 from projections.catch_up import catch_up
 from projections.compare import Difference, compare
@@ -27,6 +28,7 @@ from projections.waits import WAITS
 __all__ = [
     "ACTIONS",
     "APPROVALS",
+    "BUDGETS",
     "COSTS",
     "DOUBTS",
     "LAZY",

@@ -4,6 +4,7 @@ from typing import Any
 
 from projections.actions import ACTIONS
 from projections.approvals import APPROVALS
+from projections.budgets import BUDGETS
 from projections.costs import COSTS
 from projections.doubts import DOUBTS
 from projections.leases import LEASES
@@ -30,6 +31,7 @@ LAZY: tuple[View[Any, Any], ...] = (
     APPROVALS,
     WAITS,
     RULES,
+    BUDGETS,
 )
 """Caught up when somebody asks."""
 

@@ -13,7 +13,7 @@ from carstore.log import StateRead
 from carstore.names import Position
 from engine.begin import perform_state_action
 from engine.checks.issues import Code, Severity
-from engine.checks.parameters import parameter_errors, substituted
+from engine.checks.parameters import may_refuse, parameter_errors, substituted
 from engine.checks.unknown import Unknown, has_unknown
 from engine.checks.world import Slot, World
 from engine.ir import (
@@ -53,6 +53,7 @@ class Open:
 
     what: str
     derived: str
+    about_state: bool = True
 
 
 @define
@@ -93,7 +94,11 @@ def judge(
     action = world.graph.actions[index]
     judged = Judged()
     try:
-        judged.parameters = substituted(action.parameters, ids, outputs)
+        doubtful: list[str] = []
+        judged.parameters = substituted(action.parameters, ids, outputs, doubtful)
+        for text in doubtful:
+            derived = f"{action.id}.parameters refer to it, and the tool does not promise it"
+            judged.open.append(Open(f"{shown(text)} must be there", derived, about_state=False))
     except UnresolvedReference as error:
         derived = f"{action.id}.parameters, with what is known of the outputs it refers to"
         message = f"{error.message}. Refer to a part that is there"
@@ -105,26 +110,34 @@ def judge(
         if action.type is ActionType.STATE_WRITE:
             judged.written = {action.parameters["key"]: Unknown(f"what {action.id} writes")}
         return judged
-    if action.type is ActionType.TOOL_CALL and tools is not None:
-        judged.rejections += _against_tool(action, judged.parameters, tools)
+    if action.type is ActionType.TOOL_CALL:
+        _judge_call(judged, action, tools)
     _judge_state(judged, action, index, world)
     if action.type is not ActionType.TOOL_CALL:
         _perform(judged, action, index, world)
     return judged
 
 
-def _against_tool(action: Action, parameters: dict[str, Any], tools: Tools) -> list[Finding]:
+def _judge_call(judged: Judged, action: Action, tools: Tools | None) -> None:
+    if tools is None:
+        what = f"there must be a tool '{action.tool}' that takes the parameters"
+        judged.open.append(Open(what, "no tools were given", about_state=False))
+        return
     tool = tools.get(action.tool or "")
     if tool is None:
         near = suggestion(action.tool or "", tools.names())
-        message = f"there is no tool '{action.tool}'{near}. Register it, or name one that is there"
+        message = f"there is no tool '{action.tool}'{near or '; register it, or name another'}"
         derived = f"{action.id}.tool is '{action.tool}', and {len(tools)} tools were given"
-        return [Finding(code=Code.UNKNOWN_TOOL, message=message, derived=derived)]
+        judged.rejections.append(Finding(code=Code.UNKNOWN_TOOL, message=message, derived=derived))
+        return
     derived = f"{action.id}.parameters against the parameters of tool '{tool.name}'"
-    return [
+    judged.rejections += [
         Finding(code=Code.BAD_PARAMETERS, message=error, derived=derived)
-        for error in parameter_errors(tool.schema, parameters)
+        for error in parameter_errors(tool.schema, judged.parameters)
     ]
+    if may_refuse(tool.schema.parameters, judged.parameters):
+        what = f"'{tool.name}' must take what the parameters refer to"
+        judged.open.append(Open(what, derived, about_state=False))
 
 
 # --- the state ---

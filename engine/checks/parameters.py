@@ -17,7 +17,7 @@ from engine.rules.references import Reference, UnresolvedReference, find, read, 
 from engine.schema_check import compile_schema
 from engine.tool_schema import ToolSchema
 
-__all__ = ["parameter_errors", "substituted"]
+__all__ = ["may_refuse", "parameter_errors", "substituted"]
 
 _INDEPENDENT = (
     "type",
@@ -31,6 +31,14 @@ _INDEPENDENT = (
 )
 """Keywords that ask only which properties or how many items there are."""
 
+_SAYS_NOTHING = frozenset(("title", "description", "default", "examples", "$defs", "definitions"))
+"""Keywords that no value fails."""
+
+_PLAIN = frozenset(
+    ("type", "required", "properties", "items", "minItems", "maxItems", "additionalProperties")
+)
+"""Keywords of a container whose answer shows in its parts, or does not depend on them."""
+
 _DEFINITIONS = ("$defs", "definitions")
 
 _ELSEWHERE = ('"$id"', '"$anchor"', '"$dynamicRef"', '"$dynamicAnchor"', '"$recursiveRef"')
@@ -38,13 +46,17 @@ _ELSEWHERE = ('"$id"', '"$anchor"', '"$dynamicRef"', '"$dynamicAnchor"', '"$recu
 
 
 def substituted(
-    parameters: dict[str, Json], ids: Mapping[str, Any], outputs: Mapping[str, Any]
+    parameters: dict[str, Json],
+    ids: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    doubtful: list[str] | None = None,
 ) -> dict[str, Any]:
     """`parameters` with every output reference replaced, by an `Unknown` where only that is there.
 
     Args:
         ids: the ids of all actions of the proposal.
         outputs: by action; they may hold `Unknown`s.
+        doubtful: takes the references that may lead nowhere.
 
     Raises:
         UnresolvedReference: one certainly leads nowhere.
@@ -53,9 +65,11 @@ def substituted(
     for steps, text in find(parameters):
         reference = read(text, ids)
         if reference is not None:
-            reached = _unknown_on_the_way(reference, outputs)
+            reached, certain = _unknown_on_the_way(reference, outputs)
             if reached is not None:
                 unknown[steps] = reached
+            if not certain and doubtful is not None:
+                doubtful.append(text)
     found: dict[str, Any] = resolve(_replaced(parameters, unknown, ()), ids, outputs)
     return found
 
@@ -83,33 +97,35 @@ def _null() -> None:
     return None
 
 
-def _unknown_on_the_way(reference: Reference, outputs: Mapping[str, Any]) -> Unknown | None:
-    """The `Unknown` that a reference leads to; None if what it means, or that it means nothing, is
-    known.
+def _unknown_on_the_way(
+    reference: Reference, outputs: Mapping[str, Any]
+) -> tuple[Unknown | None, bool]:
+    """The `Unknown` that a reference leads to, and whether it certainly leads there; no `Unknown`
+    if what it means, or that it means nothing, is known.
 
     Raises:
         UnresolvedReference: the schema of what is not known rules the path out.
     """
     if reference.action_id not in outputs:
-        return None
-    value = outputs[reference.action_id]
+        return None, True
+    value, certain = outputs[reference.action_id], True
     for place, segment in enumerate(reference.path):
         if isinstance(value, Unknown):
-            so_far = ".".join((f"${reference.action_id}.output", *reference.path[:place]))
             part = part_of(value, segment)
             if part is None:
+                so_far = ".".join((f"${reference.action_id}.output", *reference.path[:place]))
                 raise UnresolvedReference(
                     reference.text,
                     f"goes no further than {so_far}: by the schema of what the tool returns, "
                     f"there is no '{segment}'",
                 )
-            value = part
+            value, certain = part[0], certain and part[1]
         else:
             try:
                 value = resolve([f"$a.output.{segment}"], {"a"}, {"a": value})[0]
             except UnresolvedReference:
-                return None
-    return value if isinstance(value, Unknown) else None
+                return None, True
+    return (value, certain) if isinstance(value, Unknown) else (None, True)
 
 
 def _replaced(value: Any, by: Mapping[tuple[Step, ...], Unknown], at: tuple[Step, ...]) -> Any:
@@ -192,6 +208,31 @@ def _clashes(schema: Json, value: Any, at: tuple[Step, ...]) -> Iterator[str]:
         for place, item in enumerate(value):
             part = first[place] if place < len(first) else schema.get("items", ANYTHING)
             yield from _clashes(part, item, (*at, place))
+
+
+def may_refuse(schema: Json, value: Any) -> bool:
+    """Whether a schema may refuse a value for what is not known of it."""
+    if not has_unknown(value) or schema is True:
+        return False
+    if not isinstance(schema, dict):
+        return True
+    keywords = schema.keys() - _SAYS_NOTHING
+    if isinstance(value, Unknown):
+        wanted, given = types_of(schema), types_of(value.schema)
+        if keywords <= {"type"} and given is not None and wanted is not None:
+            return not all(one in wanted or _is_number(one, wanted) for one in given)
+        return bool(keywords)
+    if keywords - _PLAIN:
+        return True
+    if isinstance(value, dict):
+        properties, rest = schema.get("properties", {}), schema.get("additionalProperties", True)
+        return any(may_refuse(properties.get(name, rest), item) for name, item in value.items())
+    items = schema.get("items", ANYTHING)
+    return any(may_refuse(items, item) for item in value)
+
+
+def _is_number(given: str, wanted: frozenset[str]) -> bool:
+    return given == "integer" and "number" in wanted
 
 
 def _meet(wanted: frozenset[str], given: frozenset[str]) -> bool:

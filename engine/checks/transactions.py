@@ -13,11 +13,12 @@ from carstore.log import StateRead
 from carstore.names import Json, Position
 from engine.checks.sharing import footprint
 from engine.checks.unknown import has_unknown
+from engine.checks.world import following
 from engine.ir import Action, Assumption, Proposal
 from engine.plan_json import check_proposal
 from engine.problems import shown
 from engine.rules.assumptions import stale
-from engine.rules.graph import build_graph
+from engine.rules.graph import build_graph, keys_written
 
 __all__ = ["Conflict", "ConflictKind", "Party", "transaction_check"]
 
@@ -79,6 +80,9 @@ def transaction_check(
 ) -> list[Conflict]:
     """Find where plans that are to run at once do not go together.
 
+    An assumption is about the state before its plan: what the plan itself has written is no surprise
+    to it.
+
     What an action declares as `read_set` and `write_set` counts like what it names. Actions that
     run only to undo count too.
 
@@ -113,17 +117,22 @@ def _stale(
     state: Mapping[str, Json] | None,
 ) -> list[Conflict]:
     found = []
-    for index in build_graph(plan.actions).forward:
+    graph = build_graph(plan.actions)
+    before, _ = following(graph)
+    for index in graph.forward:
         action = plan.actions[index]
         for assumption in action.assumptions:
-            reason = _reason(assumption, positions, state)
+            own = any(
+                assumption.key in keys_written(other) and before[index] >> place_of & 1
+                for place_of, other in enumerate(plan.actions)
+            )
+            reason = None if own else _reason(assumption, positions, state)
             if reason is not None:
-                party = Party(place, plan.id, (action.id,))
                 found.append(
                     Conflict(
                         kind=ConflictKind.STALE,
                         key=assumption.key,
-                        parties=(party,),
+                        parties=(Party(place, plan.id, (action.id,)),),
                         message=f"{reason}. Read the state again, and propose anew",
                     )
                 )

@@ -60,18 +60,27 @@ def types_of(schema: Json) -> frozenset[str] | None:
     return frozenset(found) if isinstance(found, list) else None
 
 
-def part_of(unknown: Unknown, segment: str) -> Unknown | None:
-    """What a segment of a reference's path leads to; None if its schema rules that out."""
+def part_of(unknown: Unknown, segment: str) -> tuple[Unknown, bool] | None:
+    """What a segment of a reference's path leads to, and whether that is certainly there; None if
+    its schema rules it out."""
     schema = unknown.schema
     if not isinstance(schema, dict) or "$schema" in schema:
-        return None if schema is False else Unknown(unknown.why)
+        return None if schema is False else (Unknown(unknown.why), False)
     types = types_of(schema) or frozenset(("object", "array"))
     as_object = _of_object(schema, segment) if "object" in types else False
     as_array = _of_array(schema, int(segment)) if _is_item(types, segment) else False
     found = [part for part in (as_object, as_array) if part is not False]
     if not found:
         return None
-    return Unknown(unknown.why, found[0] if len(found) == 1 else ANYTHING)
+    part = Unknown(unknown.why, found[0] if len(found) == 1 else ANYTHING)
+    return part, _is_there(schema, segment)
+
+
+def _is_there(schema: dict[str, Json], segment: str) -> bool:
+    types = types_of(schema)
+    if types == frozenset(("object",)):
+        return segment in schema.get("required", ())
+    return types == frozenset(("array",)) and int(segment) < schema.get("minItems", 0)
 
 
 def _is_item(types: frozenset[str], segment: str) -> bool:

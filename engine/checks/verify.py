@@ -127,7 +127,7 @@ def _of_an_action(
     yield from stop.rules
     yield from compensation_findings(graph, stop.index, course, tools)
     if state is not None:
-        for one in stop.judged.open:
+        for one in [one for one in stop.judged.open if one.about_state]:
             message = f"{one.what}, which only the run can tell"
             yield Finding(
                 code=Code.MAY_FAIL, severity=Severity.WARNING, message=message, derived=one.derived

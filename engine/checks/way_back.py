@@ -46,10 +46,10 @@ def compensation_findings(
     name, parameters, where = named
     tool = tools.get(name)
     if tool is None:
-        message = f"there is no tool '{name}', which is to undo it{suggestion(name, tools.names())}"
+        near = suggestion(name, tools.names()) or "; register it, or name another"
         yield Finding(
             code=Code.UNKNOWN_COMPENSATION_TOOL,
-            message=f"{message}. Register it, or name one that is there",
+            message=f"there is no tool '{name}', which is to undo it{near}",
             derived=f"{where} names it, and {len(tools)} tools were given",
         )
         return

@@ -10,6 +10,7 @@ allows by both. Reasons name the rule's tool, parameter and key, and never what 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 from carstore import canonical
@@ -78,12 +79,26 @@ def _is_meant(value: Json, body: Body) -> bool:
     return "contains" not in body or _holds(value, body["contains"])
 
 
-def _policy(name: str, kind: str, body: Json, decide: Callable[[Judged], object]) -> Policy:
+def _policy(
+    name: str,
+    kind: str,
+    body: Json,
+    decide: Callable[[Judged], object],
+    counts: Mapping[str, int] = MappingProxyType({}),
+) -> Policy:
     rule: Json = {kind: body}
     tool = body.get("tool") if isinstance(body, dict) else None
     reads = (body["key"],) if kind == "require_state" else ()
     digest = canonical.digest(rule)
-    return Policy(name=name, digest=digest, rule=rule, reads=reads, tool=tool, decide=decide)
+    return Policy(
+        name=name,
+        digest=digest,
+        rule=rule,
+        reads=reads,
+        counts=dict(counts),
+        tool=tool,
+        decide=decide,
+    )
 
 
 def _mark(*parts: Json) -> str:
@@ -209,7 +224,8 @@ def rate_limit_tool(body: Body) -> Policy:
         if calls and judged.recent_calls(tool, interval_us) >= most:
             yield Violation("", f"tool '{tool}' may be called {most} times in {window}")
 
-    return _policy(f"rate_limit_tool:{tool}[{window}]", "rate_limit_tool", body, decide)
+    name = f"rate_limit_tool:{tool}[{window}]"
+    return _policy(name, "rate_limit_tool", body, decide, {tool: interval_us})
 
 
 def require_approval(body: Body) -> Policy:

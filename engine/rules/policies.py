@@ -8,7 +8,7 @@ A policy that cannot answer forbids: whatever it raises is a violation, and so i
 kind that is not known here, or a look at a state key that it did not declare.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, TypeAlias
 
@@ -75,7 +75,8 @@ class Judged:
     state: Callable[[str], StateRead] = field(repr=False)
     """The state of a key that the policy has declared; KeyError for any other."""
     recent_calls: Callable[[str, int], int] = field(repr=False)
-    """Takes a tool and a duration in microseconds; how many of its calls began within that."""
+    """Takes a tool and a duration in microseconds; how many of its calls began within that. Raises
+    for what the policy has not declared in `counts`."""
     run_id: str
     source: str
     """Who proposed the action."""
@@ -127,6 +128,8 @@ class Policy:
     """It as data; None for one that is code and has to be given again when a run is resumed."""
     reads: tuple[str, ...] = ()
     """The state keys that it may look at."""
+    counts: Mapping[str, int] = field(factory=dict, hash=False)
+    """Tool -> the longest interval, in microseconds, of which it asks how often it was called."""
     tool: str | None = None
     """It judges only actions that call this tool, or would to be undone; None: every action."""
     decide: Callable[[Judged], object] = field(repr=False, eq=False)

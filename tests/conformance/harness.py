@@ -298,7 +298,16 @@ def differences(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
     return found + [f"{name}: was not expected, but is {seen[name]!r}" for name in surprises]
 
 
-_SURPRISES = ("problems", "error", "died", "not_undone", "conflicts", "waits_for", "stopped", "replaces")
+_SURPRISES = (
+    "problems",
+    "error",
+    "died",
+    "not_undone",
+    "conflicts",
+    "waits_for",
+    "stopped",
+    "replaces",
+)
 """What a case has to say if it is so."""
 
 

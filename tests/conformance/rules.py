@@ -46,7 +46,8 @@ def _talks(_: Judged) -> object:
 
 
 IN_CODE = {
-    one.name: one for one in (_broken, _undecided, _not_while_frozen, _peeks, _large_amounts, _talks)
+    one.name: one
+    for one in (_broken, _undecided, _not_while_frozen, _peeks, _large_amounts, _talks)
 }
 """Policies that are functions, by their names in cases: `{"code": NAME}`."""
 

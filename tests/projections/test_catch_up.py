@@ -60,7 +60,7 @@ async def test_rows_and_position_are_stored(path: Path) -> None:
         assert sql(path, "SELECT agent, calls, cost_micros FROM costs") == [("planner", 2, 11)]
         await append(store, metered(cost_micros=7))
         await catch_up(store, COSTS)
-        assert sql(path, "SELECT calls, cost_micros FROM view_costs_v1") == [(3, 18)]
+        assert sql(path, "SELECT calls, cost_micros FROM view_costs_v2") == [(3, 18)]
 
 
 @in_loop
@@ -103,7 +103,7 @@ async def test_pages_of_any_size_give_the_same(path: Path, monkeypatch: pytest.M
         for name, size in sizes:
             with monkeypatch.context() as patch:
                 patch.setattr(scan, name, size)
-                harm(path, "DROP TABLE IF EXISTS view_costs_v1")
+                harm(path, "DROP TABLE IF EXISTS view_costs_v2")
                 assert await catch_up(store, COSTS) == 61
                 assert await rows(store, COSTS, at=61) == expected, name
                 assert await rows(store, COSTS, at=60) == fold(COSTS, (await all_of(store))[:60])
@@ -122,7 +122,7 @@ async def test_two_stores_and_many_tasks_fold_each_event_once(
             append(two, *[metered(cost_micros=1)] * 20),
         )
         assert min(places[:-1]) >= 101
-        assert (await rows(one, COSTS))[("planner",)].calls == 120
+        assert (await rows(one, COSTS))[("planner", "USD")].calls == 120
         assert await rows(one, COSTS) == await rows(two, COSTS)
 
 
@@ -151,21 +151,21 @@ async def test_a_dropped_table_is_made_again(path: Path) -> None:
     async with open_store(path) as store:
         await append(store, metered())
         await catch_up(store, COSTS)
-        sql(path, "DROP TABLE view_costs_v1")
-        assert (await rows(store, COSTS))[("planner",)].calls == 1
+        sql(path, "DROP TABLE view_costs_v2")
+        assert (await rows(store, COSTS))[("planner", "USD")].calls == 1
         sql(path, "DELETE FROM view_positions")
         await append(store, metered())
-        assert (await rows(store, COSTS))[("planner",)].calls == 2
+        assert (await rows(store, COSTS))[("planner", "USD")].calls == 2
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ("DROP VIEW costs; ALTER TABLE view_costs_v1 DROP COLUMN calls", "no such column"),
-        ("ALTER TABLE view_costs_v1 RENAME COLUMN agent TO who", "no such column"),
+        ("DROP VIEW costs; ALTER TABLE view_costs_v2 DROP COLUMN calls", "no such column"),
+        ("ALTER TABLE view_costs_v2 RENAME COLUMN agent TO who", "no such column"),
         ("UPDATE view_positions SET position = 99", "the log ends at 3"),
         (
-            "CREATE TRIGGER t BEFORE INSERT ON view_costs_v1 "
+            "CREATE TRIGGER t BEFORE INSERT ON view_costs_v2 "
             "BEGIN SELECT RAISE(ABORT, 'mine'); END;",
             "mine",
         ),
@@ -230,15 +230,15 @@ async def test_the_plain_name_shows_the_newest_complete_version(
         await catch_up(store, of(1))
         assert '"view_costs_v2"' in shown(), "an older program keeps to its own table"
         await catch_up(store, of(10))
-        assert '"view_costs_v10"' in shown()
+        assert '"view_costs_v20"' in shown()
         assert sql(path, "SELECT calls FROM costs") == [(5,)]
         monkeypatch.setattr(scan, "PAGE_EVENTS", 2)
         half = attrs.evolve(COSTS, version=11, evolve=_failing_at(4))
         with pytest.raises(ViewFailed):
             await catch_up(store, half)
-        assert '"view_costs_v10"' in shown(), "version 11 is not complete"
+        assert '"view_costs_v20"' in shown(), "version 11 is not complete"
         await catch_up(store, of(11))
-        assert '"view_costs_v11"' in shown()
+        assert '"view_costs_v21"' in shown()
         assert sql(path, "SELECT calls FROM costs") == [(5,)]
 
 
@@ -266,10 +266,10 @@ async def test_what_has_the_name_of_a_view_and_is_none_stays(path: Path, own: st
     sql(path, own)
     async with open_store(path) as store:
         await append(store, metered())
-        assert (await rows(store, COSTS))[("planner",)].calls == 1
+        assert (await rows(store, COSTS))[("planner", "USD")].calls == 1
     named = "SELECT sql FROM sqlite_master WHERE name = 'costs' COLLATE NOCASE"
     assert sql(path, named) == [(own,)]
-    assert sql(path, "SELECT calls FROM view_costs_v1") == [(1,)]
+    assert sql(path, "SELECT calls FROM view_costs_v2") == [(1,)]
 
 
 # Anything.

@@ -39,18 +39,18 @@ async def test_untouched_views_differ_in_nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "key", "reason"),
     [
-        ("UPDATE view_costs_v1 SET calls = 7 WHERE agent = 'x'", ("x",),
+        ("UPDATE view_costs_v2 SET calls = 7 WHERE agent = 'x'", ("x", "USD"),
          "calls is 7, and 1 by the log"),
-        ("UPDATE view_costs_v1 SET calls = 7, tokens_in = 8 WHERE agent = 'x'", ("x",),
+        ("UPDATE view_costs_v2 SET calls = 7, tokens_in = 8 WHERE agent = 'x'", ("x", "USD"),
          "calls is 7, and 1 by the log; tokens_in is 8, and 0 by the log"),
-        ("DELETE FROM view_costs_v1 WHERE agent = 'y'", ("y",), "is missing; the log makes it"),
-        ("INSERT INTO view_costs_v1 VALUES ('z', 1, 0, 0, 0)", ("z",),
+        ("DELETE FROM view_costs_v2 WHERE agent = 'y'", ("y", "USD"), "is missing; the log makes it"),
+        ("INSERT INTO view_costs_v2 VALUES ('z', 1, 0, 0, 0)", ("z", "USD"),
          "is there, and nothing in the log makes it"),
-        ("UPDATE view_positions SET position = 2", ("x",),
+        ("UPDATE view_positions SET position = 2", ("x", "USD"),
          "is there, and nothing in the log makes it"),
         ("UPDATE view_positions SET position = 99", None,
          "it is at position 99, and the log ends at 4"),
-        ("DROP VIEW costs; ALTER TABLE view_costs_v1 DROP COLUMN calls", None,
+        ("DROP VIEW costs; ALTER TABLE view_costs_v2 DROP COLUMN calls", None,
          "no such column: r.calls"),
     ],
 )  # fmt: skip
@@ -84,8 +84,8 @@ async def test_no_more_rows_than_asked_for_are_named(path: Path) -> None:
     async with open_store(path) as store:
         await append(store, *[metered(f"a{number:02}") for number in range(30)])
         await catch_up(store, COSTS)
-        sql(path, "UPDATE view_costs_v1 SET calls = 2")
-        assert [found.key for found in await compare(store, COSTS, limit=2)] == [("a00",), ("a01",)]
+        sql(path, "UPDATE view_costs_v2 SET calls = 2")
+        assert [found.key for found in await compare(store, COSTS, limit=2)] == [("a00", "USD"), ("a01", "USD")]
         assert len(await compare(store, COSTS)) == 10
 
 
@@ -97,7 +97,7 @@ def _forgets(rows: Any, event: Any, recorded: Any) -> Any:
 
 
 def _begins_anew(rows: Any, event: Any, recorded: Any) -> Any:
-    return {(event.agent,): Cost(agent=event.agent, calls=1, cost_micros=event.cost_micros)}
+    return {(event.agent, event.currency): Cost(agent=event.agent, currency="USD", calls=1, cost_micros=event.cost_micros)}
 
 
 def _counts_twice(rows: Any, event: Any, recorded: Any) -> Any:
@@ -106,7 +106,7 @@ def _counts_twice(rows: Any, event: Any, recorded: Any) -> Any:
 
 
 def _deletes(rows: Any, event: Any, recorded: Any) -> Any:
-    return {(event.agent,): None}
+    return {(event.agent, event.currency): None}
 
 
 @pytest.mark.parametrize("broken", [_forgets, _begins_anew, _counts_twice, _deletes])
@@ -124,7 +124,7 @@ async def test_an_evolve_that_depends_on_more_than_its_arguments_is_found(path: 
 
     def impure(rows: Any, event: Any, recorded: Any) -> Any:
         calls.append(1)
-        return {(event.agent,): Cost(agent=event.agent, calls=len(calls))}
+        return {(event.agent, event.currency): Cost(agent=event.agent, currency="USD", calls=len(calls))}
 
     view = attrs.evolve(COSTS, evolve=impure)
     async with open_store(path) as store:

@@ -18,14 +18,14 @@ def test_an_agent_has_spent_the_sum_of_its_meterings() -> None:
         ),
     )
     assert rows == {
-        ("planner",): Cost(agent="planner", calls=2, tokens_in=15, tokens_out=4, cost_micros=150),
-        ("critic",): Cost(agent="critic", calls=1, tokens_in=1),
+        ("planner", "USD"): Cost(agent="planner", currency="USD", calls=2, tokens_in=15, tokens_out=4, cost_micros=150),
+        ("critic", "USD"): Cost(agent="critic", currency="USD", calls=1, tokens_in=1),
     }
 
 
 def test_metering_counts_with_and_without_a_run() -> None:
     inside, outside = record(metered(), run="r1"), record(metered(), run=None)
-    assert fold(COSTS, inside + outside)[("planner",)].calls == 2
+    assert fold(COSTS, inside + outside)[("planner", "USD")].calls == 2
 
 
 @settings(deadline=None)
@@ -33,4 +33,4 @@ def test_metering_counts_with_and_without_a_run() -> None:
 def test_sums_are_exact_until_they_reach_the_end_of_a_column(amounts: list[int]) -> None:
     rows = fold(COSTS, record(*[metered("a", cost_micros=amount) for amount in amounts]))
     if amounts:
-        assert rows[("a",)].cost_micros == min(sum(amounts), 2**63 - 1)
+        assert rows[("a", "USD")].cost_micros == min(sum(amounts), 2**63 - 1)

@@ -27,8 +27,8 @@ def test_a_fold_goes_on_from_rows_and_leaves_them_as_they_are() -> None:
     first = fold(COSTS, events[:1])
     both = fold(COSTS, events[1:], first)
     assert both == fold(COSTS, events)
-    assert both[("planner",)].cost_micros == 7
-    assert first[("planner",)].cost_micros == 1
+    assert both[("planner", "USD")].cost_micros == 7
+    assert first[("planner", "USD")].cost_micros == 1
 
 
 def test_other_events_leave_a_view_as_it_is() -> None:
@@ -54,7 +54,7 @@ def test_an_unknown_schema_version_is_refused() -> None:
 
 
 def test_a_row_that_the_event_does_not_name_is_refused() -> None:
-    careless = attrs.evolve(COSTS, keys=lambda event, recorded: [("somebody",)])
+    careless = attrs.evolve(COSTS, keys=lambda event, recorded: [("somebody", "USD")])
     with pytest.raises(ViewFailed, match=r"`keys` and `evolve` disagree"):
         fold(
             attrs.evolve(careless, evolve=lambda rows, event, _: {("else",): None}),
@@ -64,7 +64,7 @@ def test_a_row_that_the_event_does_not_name_is_refused() -> None:
 
 def test_a_row_under_the_key_of_another_is_refused() -> None:
     careless = attrs.evolve(
-        COSTS, evolve=lambda rows, event, _: {(event.agent,): Cost(agent="somebody else")}
+        COSTS, evolve=lambda rows, event, _: {(event.agent, event.currency): Cost(agent="somebody else", currency="USD")}
     )
     with pytest.raises(ViewFailed, match=r"event 1, of kind inference_metered.*does not name"):
         fold(careless, record(metered()))
@@ -103,12 +103,12 @@ def test_changes_on_top_of_a_fold_are_the_fold_of_all(
 
 
 def test_the_checksum_depends_on_rows_and_not_on_their_order() -> None:
-    one, two = Cost(agent="a", calls=1), Cost(agent="b", calls=2)
-    ordered = checksum(COSTS, {("a",): one, ("b",): two})
-    assert ordered == checksum(COSTS, {("b",): two, ("a",): one})
-    assert ordered != checksum(COSTS, {("a",): one})
-    assert ordered != checksum(COSTS, {("a",): one, ("b",): attrs.evolve(two, calls=3)})
-    assert ordered != checksum(attrs.evolve(COSTS, version=2), {("a",): one, ("b",): two})
+    one, two = Cost(agent="a", currency="USD", calls=1), Cost(agent="b", currency="USD", calls=2)
+    ordered = checksum(COSTS, {("a", "USD"): one, ("b", "USD"): two})
+    assert ordered == checksum(COSTS, {("b", "USD"): two, ("a", "USD"): one})
+    assert ordered != checksum(COSTS, {("a", "USD"): one})
+    assert ordered != checksum(COSTS, {("a", "USD"): one, ("b", "USD"): attrs.evolve(two, calls=3)})
+    assert ordered != checksum(attrs.evolve(COSTS, version=2), {("a", "USD"): one, ("b", "USD"): two})
 
 
 def test_values_that_look_alike_have_different_checksums() -> None:
@@ -121,7 +121,7 @@ def test_values_that_look_alike_have_different_checksums() -> None:
 
 def test_the_checksum_is_one_that_another_program_can_compute() -> None:
     rows: dict[Key, Cost] = {
-        ("ä",): Cost(agent="ä", calls=1, tokens_in=2, tokens_out=3, cost_micros=4)
+        ("ä", "USD"): Cost(agent="ä", currency="USD", calls=1, tokens_in=2, tokens_out=3, cost_micros=4)
     }
     text = '["costs",1,"agent","calls","tokens_in","tokens_out","cost_micros"]\n["ä",1,2,3,4]\n'
     assert checksum(COSTS, rows) == hashlib.sha256(text.encode()).hexdigest()
@@ -141,7 +141,7 @@ class Unreadable(Mapping[Key, Cost]):
         raise KeyError("none at all")
 
     def __iter__(self) -> Iterator[Key]:
-        return iter([("planner",)])
+        return iter([("planner", "USD")])
 
     def __len__(self) -> int:
         return 1
@@ -175,7 +175,7 @@ class Unshowable:
         ({"evolve": lambda rows, event, recorded: Unshowable()}, "a Unshowable, whose repr"),
         ({"evolve": lambda rows, event, recorded: None}, "answered None, no rows by key"),
         (
-            {"evolve": lambda rows, event, recorded: {("planner",): "row"}},
+            {"evolve": lambda rows, event, recorded: {("planner", "USD"): "row"}},
             "answered 'row', no Cost",
         ),
     ],
@@ -213,11 +213,11 @@ def test_a_key_that_its_column_cannot_hold_is_refused_before_it_is_looked_up(val
 @pytest.mark.parametrize("value", [1.5, True, None, "1", 2**63, -(2**63) - 1], ids=repr)
 def test_a_value_that_its_column_cannot_hold_is_refused(value: object) -> None:
     with pytest.raises(ViewFailed, match=r"column 'calls' of row \('a',\).*holds int"):
-        check_rows(COSTS, [Cost(agent="a", calls=value)])  # type: ignore[arg-type]
-    check_rows(COSTS, [Cost(agent="a", calls=-(2**63)), None])
+        check_rows(COSTS, [Cost(agent="a", currency="USD", calls=value)])  # type: ignore[arg-type]
+    check_rows(COSTS, [Cost(agent="a", currency="USD", calls=-(2**63)), None])
 
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
     with pytest.raises(ViewFailed, match="column 'agent'"):
-        check_rows(COSTS, [Cost(agent="\ud800")])
-    check_rows(COSTS, [Cost(agent="\U0001f600\0")])
+        check_rows(COSTS, [Cost(agent="\ud800", currency="USD")])
+    check_rows(COSTS, [Cost(agent="\U0001f600\0", currency="USD")])

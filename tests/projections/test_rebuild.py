@@ -55,7 +55,7 @@ async def test_a_rebuild_says_what_came_out_and_it_is_what_is_stored(path: Path)
             )
             assert await compare(store, view) == []
             assert await catch_up(store, view) == last
-        assert sql(path, "SELECT agent FROM costs ORDER BY 1") == [("x",), ("y",)]
+        assert sql(path, "SELECT agent FROM costs ORDER BY 1") == [("x", "USD"), ("y", "USD")]
         assert table_names(path) == sorted(view.table for view in LAZY)
 
 
@@ -64,10 +64,10 @@ async def test_a_rebuild_repairs_whatever_was_done_to_the_rows(path: Path) -> No
     async with open_store(path) as store:
         await append(store, metered(cost_micros=5))
         for damage in (
-            "UPDATE view_costs_v1 SET calls = 99",
-            "DELETE FROM view_costs_v1",
-            "DROP VIEW costs; ALTER TABLE view_costs_v1 DROP COLUMN calls",
-            "DROP TABLE view_costs_v1",
+            "UPDATE view_costs_v2 SET calls = 99",
+            "DELETE FROM view_costs_v2",
+            "DROP VIEW costs; ALTER TABLE view_costs_v2 DROP COLUMN calls",
+            "DROP TABLE view_costs_v2",
             "UPDATE view_positions SET position = 99",
             "DROP VIEW costs",
         ):
@@ -84,10 +84,10 @@ async def test_views_of_other_people_survive_a_rebuild(path: Path) -> None:
         await append(store, metered(cost_micros=5))
         await catch_up(store, COSTS)
         sql(path, "CREATE VIEW dear AS SELECT agent FROM costs WHERE cost_micros > 3")
-        sql(path, "CREATE VIEW raw AS SELECT agent FROM view_costs_v1")
+        sql(path, "CREATE VIEW raw AS SELECT agent FROM view_costs_v2")
         sql(path, "CREATE VIEW broken AS SELECT * FROM nowhere")
         await rebuild(store, COSTS)
-        assert sql(path, "SELECT * FROM dear") == sql(path, "SELECT * FROM raw") == [("planner",)]
+        assert sql(path, "SELECT * FROM dear") == sql(path, "SELECT * FROM raw") == [("planner", "USD")]
         legacy = await store.database.write(
             lambda connection: connection.execute("PRAGMA legacy_alter_table").fetchone()
         )
@@ -144,13 +144,13 @@ async def test_progress_ends_at_the_head(path: Path, monkeypatch: pytest.MonkeyP
 async def test_leftovers_of_an_interrupted_rebuild_are_removed(path: Path) -> None:
     async with open_store(path) as store:
         await append(store, metered())
-        sql(path, "CREATE TABLE view_costs_v1_new_0123abcd (x)")
-        sql(path, "CREATE TABLE view_costs_v1_new_mine (x)")
+        sql(path, "CREATE TABLE view_costs_v2_new_0123abcd (x)")
+        sql(path, "CREATE TABLE view_costs_v2_new_mine (x)")
         sql(path, "CREATE TABLE view_state_v1_new_0123abcd (x)")
         await rebuild(store, COSTS)
         assert table_names(path) == [
-            "view_costs_v1",
-            "view_costs_v1_new_mine",
+            "view_costs_v2",
+            "view_costs_v2_new_mine",
             "view_state_v1_new_0123abcd",
         ]
 
@@ -163,17 +163,17 @@ async def test_a_rebuild_that_was_overtaken_by_another_says_so(
     async with open_store(path) as store:
         await append(store, *[metered(f"a{number}") for number in range(50)])
         await catch_up(store, COSTS)
-        made = sql(path, "SELECT sql FROM sqlite_master WHERE name = 'view_costs_v1'")
+        made = sql(path, "SELECT sql FROM sqlite_master WHERE name = 'view_costs_v2'")
         done = await asyncio.gather(
             *[rebuild(store, COSTS) for _ in range(3)], return_exceptions=True
         )
         overtaken = [result for result in done if isinstance(result, RebuildOvertaken)]
         assert 1 <= len(overtaken) <= 2
         assert len([result for result in done if isinstance(result, Rebuilt)]) + len(overtaken) == 3
-        assert sql(path, "SELECT sql FROM sqlite_master WHERE name = 'view_costs_v1'") == made
+        assert sql(path, "SELECT sql FROM sqlite_master WHERE name = 'view_costs_v2'") == made
         assert len(await rows(store, COSTS)) == 50
         assert await compare(store, COSTS) == []
-        assert table_names(path) == ["view_costs_v1"]
+        assert table_names(path) == ["view_costs_v2"]
 
 
 @in_loop

@@ -18,7 +18,7 @@ from tests.engine.checks.plans import plans, states, table, toolbox
 from tests.engine.harness import NO_WAIT, state_of, write
 
 RUNS = settings(
-    max_examples=250,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
