@@ -28,10 +28,19 @@ _MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
 quote = encoder.encode_basestring
 """A str as a JSON string, escaping only what must be: the standard library's C function."""
 
-# The C encoder itself, made once: `json.dumps` makes a new one for each call, at twice the cost.
-_to_text = json.JSONEncoder(
+_encoder = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
-).encode
+)
+
+# Its C part, made once: `encode` makes another for each call, at more than twice the cost.
+_make_chunks: Any = cast(Any, encoder).c_make_encoder  # None where the library has no C part
+_chunks: Callable[[Json, int], tuple[str, ...]] | None = _make_chunks and _make_chunks(
+    None, _encoder.default, quote, None, ":", ",", True, False, False
+)
+
+
+def _to_text(value: Json) -> str:
+    return _encoder.encode(value) if _chunks is None else "".join(_chunks(value, 0))
 
 
 def dumps(value: Json, path: str = "$") -> str:
@@ -207,11 +216,14 @@ def _walk_items(value: dict[str, Any] | list[Any], depth: int) -> None:
     try:
         if type(value) is dict:
             for step, item in value.items():
-                _walk(step, 0)
-                _walk(item, depth)
+                if not step.isascii():
+                    _walk(step, 0)
+                if not (type(item) is str and item.isascii()):  # most are; a call costs more
+                    _walk(item, depth)
         else:
             for step, item in enumerate(value):  # noqa: B007
-                _walk(item, depth)
+                if not (type(item) is str and item.isascii()):
+                    _walk(item, depth)
     except _Found as found:
         found.steps.append(f"[{step}]" if type(step) is int else f".{step:.80}")
         raise

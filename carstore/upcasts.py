@@ -18,17 +18,30 @@ def _epoch_has_a_cause(data: dict[str, Json]) -> dict[str, Json]:
     return {**data, "cause": "created"}  # there were no copies before
 
 
-def _more_fields(data: dict[str, Json]) -> dict[str, Json]:
-    return data  # what was added has a default that says: it was not there
+def _more_fields(**added: str | int | None) -> Upcast:
+    """Fields that were added, each with the value that says: it was not there."""
+
+    def upcast(data: dict[str, Json]) -> dict[str, Json]:
+        return {**data, **added}
+
+    return upcast
 
 
 UPCASTS: Mapping[tuple[str, int], Upcast] = {
     ("log_epoch_started", 1): _epoch_has_a_cause,
-    ("proposal_received", 1): _more_fields,
-    ("action_validated", 1): _more_fields,
-    ("action_executing", 1): _more_fields,
-    ("action_deduplicated", 1): _more_fields,
-    ("inference_metered", 1): _more_fields,
+    ("proposal_received", 1): _more_fields(
+        policies=None,
+        budget=None,
+        deadline_at=None,
+        replaces=None,
+        replans_left=0,
+        replan_on_rejection=False,
+        pursuit=None,
+    ),
+    ("action_validated", 1): _more_fields(tool=None),
+    ("action_executing", 1): _more_fields(reserved=None, reuse_key=None),
+    ("action_deduplicated", 1): _more_fields(cause="reuse"),
+    ("inference_metered", 1): _more_fields(currency="USD"),
 }
 """From data of a kind in that schema version to the next version."""
 

@@ -1,21 +1,29 @@
 """Asking whoever proposes what comes next: what it is told, and what it may answer."""
 
 import asyncio
-import functools
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from decimal import Decimal
+from functools import partial
 from typing import TypeAlias
 
-from attrs import define, field, frozen, setters
+from attrs import define, evolve, field, frozen, setters
 
-from carstore.names import Json
+from carstore import Store
+from carstore.events import PursuitStarted
+from carstore.names import Json, Scope
 from engine.buffered import Buffer, ContextMisused, Metered
 from engine.ir import Proposal, RunResult
+from engine.plan_json import check_proposal, parse_proposal
+from engine.problems import InvalidProposal
+from engine.pursuit import CURRENCY
+from engine.rules.budget import Account
+from engine.rules.copies import own_copy
+from engine.rules.money import units_of
 
-__all__ = ["Done", "Left", "Propose", "Said", "Situation", "ask"]
+__all__ = ["Done", "Left", "Propose", "Said", "Situation", "ask", "situation_of"]
 
 
 @frozen(kw_only=True)
@@ -120,10 +128,51 @@ Propose: TypeAlias = Callable[[Situation], "Said | Awaitable[Said]"]
 """Proposes the next step. A plain function is called in a thread, so it may take its time."""
 
 
+async def situation_of(
+    store: Store,
+    scope: Scope,
+    started: PursuitStarted,
+    goal: Json,
+    results: Sequence[RunResult],
+    accounts: Sequence[Account],
+    problem: str | None,
+) -> Situation:
+    """What a proposer is told after these results.
+
+    Args:
+        accounts: the budgets that the pursuit takes from.
+        problem: what was wrong with the answer before.
+    """
+    fill = partial(store.blobs.fill, sensitive=False)
+    shown = [
+        evolve(one, results=[evolve(r, output=await fill(own_copy(r.output))) for r in one.results])
+        for one in results
+    ]
+    state = await store.blobs.fill_reads(await store.log.state_of(scope), sensitive=False)
+    return Situation(
+        goal=own_copy(goal),
+        step=len(results) + 1,
+        state={str(key): read.value for key, read in state.items()},
+        results=tuple(shown),
+        left=_left(started, len(results), accounts, store.clock.now()),
+        problem=problem,
+    )
+
+
+def _left(started: PursuitStarted, steps: int, accounts: Sequence[Account], now: int) -> Left:
+    found = [one.balances.get(CURRENCY) for one in accounts]
+    amounts = [one.remaining for one in found if one is not None and one.remaining is not None]
+    return Left(
+        steps=started.max_steps - steps,
+        cost=Decimal(units_of(min(amounts))) if amounts else None,
+        seconds=None if started.ends_at is None else (started.ends_at - now) / 1e6,
+    )
+
+
 async def ask(
-    propose: Propose, situation: Situation, threads: Executor, seconds: float | None
-) -> Said | None:
-    """What `propose` says; None if it did not say anything within so many seconds.
+    propose: Propose, situation: Situation, threads: Executor
+) -> Proposal | Done | InvalidProposal | None:
+    """What `propose` says, or what is wrong with it; None if the time was over before.
 
     A thread that has not answered by then goes on, and nobody waits for it.
 
@@ -132,7 +181,7 @@ async def ask(
         Exception: what it raised.
     """
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with asyncio.timeout(situation.left.seconds) as limit:
             said = await _called(propose, situation, threads)
     except TimeoutError:
         if not limit.expired():
@@ -141,7 +190,12 @@ async def ask(
     if not isinstance(said, Proposal | Mapping | str | bytes | Done):
         found = type(said).__name__
         raise TypeError(f"a proposer returns a Proposal, its JSON, or Done(...), not {found}")
-    return said
+    if isinstance(said, Done):
+        return said
+    try:
+        return check_proposal(said) if isinstance(said, Proposal) else parse_proposal(said)
+    except InvalidProposal as refused:
+        return refused
 
 
 async def _called(propose: Propose, situation: Situation, threads: Executor) -> object:
@@ -149,7 +203,7 @@ async def _called(propose: Propose, situation: Situation, threads: Executor) -> 
     if inspect.iscoroutinefunction(propose) or inspect.iscoroutinefunction(call):
         said: object = propose(situation)
     else:
-        work = functools.partial(_in_thread, propose, situation)
+        work = partial(_in_thread, propose, situation)
         said = await asyncio.get_running_loop().run_in_executor(threads, work)
     return await said if inspect.isawaitable(said) else said
 

@@ -104,8 +104,8 @@ class Desk:
     given_up: bool = False
     interrupted: set[Place] = field(factory=set)
     """Calls that were interrupted because the run stops."""
-    tokens: dict[int, str] = field(factory=dict)
-    """Action -> tool, for each that has been given a turn by a rate limit and is not called yet."""
+    tokens: dict[int, tuple[str, int]] = field(factory=dict)
+    """Action -> tool and number of the token, for each that has a turn and is not called yet."""
     waiting: set[int] = field(factory=set)
     """Actions that are held until a time, a signal, or people's consent."""
     budget: Budget | None = field(init=False)
@@ -487,8 +487,8 @@ class Desk:
         """Stop waiting for anything: the run is finished, or not ours any more."""
         for place in list(self.timers):
             self.stop_timer(place)
-        for tool in self.tokens.values():
-            self.equipment.rates.refund(tool)
+        for tool, number in self.tokens.values():
+            self.equipment.rates.refund(tool, number)
         self.tokens.clear()
         if self.purse is not None:
             self.purse.end_turn()

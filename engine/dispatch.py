@@ -142,7 +142,7 @@ async def _rate_limited(desk: Desk, index: int, tool: Tool) -> Put:
     rates = desk.equipment.rates
     await rates.ready(tool.name)
     wait_us = rates.take(tool.name)
-    desk.tokens[index] = tool.name
+    desk.tokens[index] = tool.name, rates.taken(tool.name)
     if wait_us <= 0:
         return Put.ON
     desk.look_again(index, wait_us / 1000)

@@ -18,6 +18,7 @@ from engine.declare import Tool
 from engine.rules.copies import own_copy
 from engine.rules.sensitive import CUT, Conceal, mapped, without
 from engine.tools import ToolExecutor
+from engine.unknown_outcome import OutcomeUnknown
 
 __all__ = ["Call", "Ending", "Outcome", "masked", "perform"]
 
@@ -105,6 +106,8 @@ async def perform(
         if why is None:
             raise
         ending, error = Ending.UNKNOWN, why
+    except OutcomeUnknown as raised:
+        ending, error = Ending.UNKNOWN, _text(raised)
     except Exception as raised:  # noqa: BLE001 - whatever a tool raises is its failure
         ending, error = Ending.RAISED, _text(raised)
     return masked(

@@ -134,6 +134,7 @@ class Connection:
             raise McpServerGone(self.server.label, tool, self._lost or "it was closed")
         meta: Any = None if key is None else {IDEMPOTENCY_KEY: key}
         calling = asyncio.create_task(client.call_tool(tool, arguments, meta=meta))
+        calling.add_done_callback(_look_away)
         try:
             await asyncio.wait({calling, owner}, return_when=_FIRST)
         finally:
@@ -250,6 +251,12 @@ async def _listed(client: "Client") -> "list[Listed]":
         if cursor is None:
             return found
     raise RuntimeError(f"its list of tools has more than {MAX_PAGES} pages")
+
+
+def _look_away(calling: "asyncio.Task[CallToolResult]") -> None:
+    """Take the error of a call that nobody waits for any more."""
+    if not calling.cancelled():
+        calling.exception()
 
 
 def _reason(owner: "asyncio.Task[None]") -> str:

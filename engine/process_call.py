@@ -57,6 +57,9 @@ class ProcessCall:
         """Have everything killed. May be called at any time, and more than once."""
         self._stopped = True
         if self._lifeline is not None:
+            # Said, and not only hung up: a process forked meanwhile may hold this end too.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._lifeline, b".")
             os.close(self._lifeline)
             self._lifeline = None
             if self._process is not None:
@@ -73,22 +76,23 @@ class ProcessCall:
             OSError: the child could not be started.
         """
         tail = Tail()
-        with contextlib.ExitStack() as pipes:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             lifeline, self._lifeline = os.pipe()
-            pipes.callback(self._end)
-            result, result_end = os.pipe()
-            errors, errors_end = os.pipe()
-            ours = [pipes.enter_context(os.fdopen(end, "rb", 0)) for end in (result, errors)]
-            try:
-                self._process = await self._start(lifeline, result_end, errors_end)
-            finally:
-                for end in (lifeline, result_end, errors_end):
-                    os.close(end)
+            ours.callback(self._end)
+            theirs.callback(os.close, lifeline)
+            ends, pipes = [], []
+            for _ in ("result", "errors"):
+                pipe, end = os.pipe()
+                pipes.append(ours.enter_context(os.fdopen(pipe, "rb", 0)))
+                theirs.callback(os.close, end)
+                ends.append(end)
+            self._process = await self._start(lifeline, *ends)
+            theirs.close()
             if self._stopped:  # meanwhile
                 self.stop()
             sinks = [
                 await read_pipe(pipe, take)
-                for pipe, take in zip(ours, (self._take, tail.take), strict=True)
+                for pipe, take in zip(pipes, (self._take, tail.take), strict=True)
             ]
             await self._feed_and_wait(self._process, request)
             await asyncio.wait([sink.ended for sink in sinks], timeout=DRAIN_SECONDS)

@@ -44,6 +44,8 @@ class Purse:
     account: str
     run_id: RunId
     _chain: list[Account] = field(factory=list)
+    """As it is read, with what this turn has decided on top."""
+    _decided: list[Entry] = field(factory=list)
     _held: asyncio.Lock | None = None
 
     async def reserve(
@@ -57,8 +59,7 @@ class Purse:
         if self._held is None:
             await self._lock()
         entries, versions = self.ledger.reserve(self._chain, name, amounts, self.run_id)
-        self._chain = after(self._chain, entries)
-        return entries, versions
+        return self._note(self._chain, entries), versions
 
     async def settle(
         self, name: str, spent: Mapping[str, int] = NOTHING, *, keep: bool = False
@@ -70,17 +71,15 @@ class Purse:
             keep: the call is in doubt, and may have spent what it has reserved: that stays so.
         """
         chain = await self._look()
-        entries = self.ledger.settle(chain, name, {} if keep else None, spent, self.run_id)
-        self._chain = after(chain, entries)
-        return entries
+        given = {} if keep else None
+        return self._note(chain, self.ledger.settle(chain, name, given, spent, self.run_id))
 
     async def forfeit(self, name: str) -> list[Entry]:
         """The events that end the reservation of a call of which nobody knows what it has spent:
         it counts in full."""
         chain = await self._look()
-        entries = self.ledger.settle(chain, name, None, chain[0].open.get(name, {}), self.run_id)
-        self._chain = after(chain, entries)
-        return entries
+        spent = chain[0].open.get(name, NOTHING)
+        return self._note(chain, self.ledger.settle(chain, name, None, spent, self.run_id))
 
     async def spend(self, name: str, unit: str, micros: int, lease: LeaseIs) -> int | None:
         """Add to a reservation by an append of its own; what is left then, None: no limit.
@@ -105,6 +104,11 @@ class Purse:
                     continue  # another process was faster; look what is left
                 return _least(after(chain, entries), unit)
 
+    def _note(self, chain: list[Account], entries: list[Entry]) -> list[Entry]:
+        self._chain = after(chain, entries)
+        self._decided += entries
+        return entries
+
     async def _look(self) -> list[Account]:
         return self._chain or await self.ledger.chain(self.account)
 
@@ -113,11 +117,12 @@ class Purse:
         lock = self.locks.setdefault(chain[-1].name, asyncio.Lock())
         await lock.acquire()
         self._held = lock
-        self._chain = await self.ledger.chain(self.account)
+        self._chain = after(await self.ledger.chain(self.account), self._decided)
 
     def end_turn(self) -> None:
         """What was reserved is recorded, or dropped; what is known of the ledgers is old."""
         self._chain = []
+        self._decided = []
         if self._held is not None:
             self._held.release()
             self._held = None

@@ -176,7 +176,8 @@ def _approval_answered(run: "Run", event: e.ApprovalAnswered, at: Micros | None)
 
 def _waits(run: "Run", event: e.WaitStarted, at: Micros | None) -> None:
     state = _begun(run, event.action_id)
-    state.wait, state.do.number = event, event.attempt
+    state.wait = event
+    state.do.number, state.do.retry_at_us = event.attempt, None
 
 
 def _signal(run: "Run", event: e.SignalSent, at: Micros | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 
 from carstore import Store
@@ -25,6 +26,8 @@ from engine.propose import (
     new_run_id,
     same_plan,
 )
+from engine.pursue import Propose, PursuitResult, pursue
+from engine.pursuit import Terms as PursuitTerms
 from engine.rates import Rates
 from engine.recall import recall
 from engine.replan import Replan, Replans
@@ -252,6 +255,49 @@ class Runtime:
         """
         run = await load_run(self.store, check_run_id(run_id))
         return await self._go_on(run, observe, by if accept_copy else None)
+
+    async def pursue(
+        self,
+        goal: Json,
+        propose: Propose,
+        *,
+        pursuit: str | None = None,
+        max_steps: int = 20,
+        max_cost: Decimal | str | None = None,
+        timeout_secs: float | None = None,
+        observe: Observer = unobserved,
+    ) -> PursuitResult:
+        """Ask for proposals and run them, one after the other, until there is nothing to propose.
+
+        Without `pursuit` it is a new one. With an id, calling this again goes on where the log
+        ends, within the limits that it began with, or returns its recorded end; a proposal that
+        was recorded is not asked for again. One whose last run waits is returned `waiting`.
+
+        Args:
+            goal: any JSON; handed to `propose`.
+            propose: gives the next proposal, or `Done`, of what it is told of the situation.
+            max_steps: proposals at most, 1 to 10,000.
+            max_cost: US dollars, of all runs and of what `propose` meters; the next step is not
+                    asked for once they are spent, and no call may reserve more than is left.
+            timeout_secs: after so many seconds nothing is asked for or begun any more.
+            observe: as of `execute`, for all its runs.
+
+        Raises:
+            InvalidRunId, InvalidJson, InvalidBudget, ValueError: bad input; nothing was recorded.
+            PursuitExists: the id belongs to another goal.
+            PursuitOwned: somebody else drives it.
+            RunExists: the id of a step is that of a run of something else.
+            TypeError: `propose` gave no answer; or what it raises. It is asked again next time.
+            Otherwise as `execute`.
+        """
+        terms = PursuitTerms(
+            max_steps=max_steps,
+            max_cost=max_cost,
+            ends_at=self._deadline(timeout_secs, None),
+            budget=self._budget,
+            lineage=self._replans.lineage,
+        )
+        return await pursue(self, goal, propose, terms, pursuit, observe)
 
     async def recover(
         self,

@@ -32,7 +32,7 @@ async def halt(desk: Desk) -> None:
     if stopping.cause != "budget":
         desk.interrupt_calls()
         _give_up_doubts(desk)
-    skip_the_rest(desk, STOPPED[stopping.cause])
+    skip_the_rest(desk, STOPPED[stopping.cause], keep_decided=stopping.cause == "budget")
     desk.hand_out()
     unsettled = any(desk.run.actions[index].status is None for index in desk.run.graph.forward)
     if unsettled or not desk.idle:
@@ -64,12 +64,17 @@ def _give_up_doubts(desk: Desk) -> None:
             ])  # fmt: skip
 
 
-def skip_the_rest(desk: Desk, why: str) -> None:
-    """What has not started never will; what is in flight is asked to stop."""
+def skip_the_rest(desk: Desk, why: str, *, keep_decided: bool = False) -> None:
+    """What has not started never will; what is in flight is asked to stop, if the run rolls back.
+
+    Args:
+        keep_decided: whether calls that were decided on in this turn are made.
+    """
     desk.startable.clear()
     desk.waiting.clear()
-    unmade = {made.index for made in desk.to_start if not made.undo}
-    desk.to_start = [made for made in desk.to_start if made.undo]
+    decided = {made.index for made in desk.to_start if not made.undo}
+    if not keep_decided:
+        desk.to_start = [made for made in desk.to_start if made.undo]
     for index in desk.run.graph.forward:
         state = desk.run.actions[index]
         place = (index, False)
@@ -78,11 +83,18 @@ def skip_the_rest(desk: Desk, why: str) -> None:
         if place in desk.calls:
             if desk.run.aborting:
                 desk.calls[place][0].context.request_cancel()
-        elif index in unmade or not (
-            desk.has_outcome(place) or desk.find_doubt(state, desk.tool_of(state), undo=False)
-        ):
+        elif not _is_under_way(desk, index, decided, keep_decided=keep_decided):
             desk.stop_timer(place)
             reason = why
             if index in desk.run.in_doubt:
                 reason += f"; attempt {state.do.number} is in doubt"
             desk.record([e.ActionSkipped(action_id=state.action.id, reason=reason)])
+
+
+def _is_under_way(desk: Desk, index: int, decided: set[int], *, keep_decided: bool) -> bool:
+    """Whether something of an action that is not settled has to be recorded first."""
+    if index in decided:
+        return keep_decided
+    state = desk.run.actions[index]
+    tool = desk.tool_of(state)
+    return desk.has_outcome((index, False)) or desk.find_doubt(state, tool, undo=False)

@@ -11,6 +11,7 @@ all rights of this process.
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ from engine.tools import load_tools
 __all__ = ["SubprocessExecutor"]
 
 MIN_MEMORY_MB = 64
-"""Megabytes of address space below which Python does not even start."""
+"""Megabytes of address space that Python and carstore take by themselves."""
 
 ENVELOPE_BYTES = 4 * 2**20
 """Bytes of an answer besides the output: what the tool metered and logged, and the guard's line.
@@ -176,8 +177,7 @@ class SubprocessExecutor:
         if late:
             return ToolKilled(tool, "timeout_ms", self.timeout_ms or 0, words, left)
         number = end.get("signal", -ended.guard_code if ended.guard_code < 0 else None)
-        cpu_secs = end.get("cpu_ms", 0) / 1000
-        if self.cpu_secs is not None and number is not None and cpu_secs >= self.cpu_secs:
+        if self.cpu_secs is not None and _for_cpu(number, end, self.cpu_secs):
             return ToolKilled(tool, "cpu_secs", self.cpu_secs, words, left)
         hint = ""
         if ended.overflowed:
@@ -185,6 +185,12 @@ class SubprocessExecutor:
         elif number is not None and self.memory_mb is not None:
             hint = f"memory_mb is {self.memory_mb:,}, which may be why"
         return ToolProcessEnded(tool, end.get("exit_code"), number, words, hint, left)
+
+
+def _for_cpu(number: int | None, end: Document, cpu_secs: int) -> bool:
+    """Whether a signal was that of the limit: the first, or the one for who does not heed it."""
+    spent: int = end.get("cpu_ms", 0)
+    return number == signal.SIGXCPU or (number == signal.SIGKILL and spent >= cpu_secs * 1000)
 
 
 def _check(name: str, value: object, least: int) -> None:

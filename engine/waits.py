@@ -6,7 +6,8 @@ its number there, so that each is taken once.
 """
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from carstore import events as e
 from carstore.names import Json, Micros
@@ -22,6 +23,8 @@ from engine.run import Run
 __all__ = ["begin_wait", "due", "end_waits", "is_wait", "next_due"]
 
 MICROS = 1_000_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_wait(tool: Tool | None) -> bool:
@@ -54,19 +57,17 @@ def _due_at(params: dict[str, Json], now: int) -> int | None:
     if "until" in params:
         return _instant(params["until"])
     seconds = params.get("seconds", params.get("timeout_secs"))
-    return None if seconds is None else now + math.ceil(seconds * MICROS)
+    return None if seconds is None else now + math.ceil(Fraction(seconds) * MICROS)
 
 
 def _instant(text: str) -> int:
     try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
+        since = datetime.fromisoformat(text) - _EPOCH
+    except (ValueError, TypeError, OverflowError):  # no instant, no offset, or out of range
         raise ValueError(
             f"until: {text!r:.60} is no instant; write it as 2030-01-31T12:00:00Z, with its offset"
-        )
-    return math.ceil(at.timestamp() * MICROS)
+        ) from None
+    return since // timedelta(microseconds=1)
 
 
 def due(run: Run, state: ActionState, now: int) -> bool:

@@ -13,6 +13,7 @@ from projections.history import Change, changes_between, why
 from projections.load import load_views
 from projections.materialize import row, rows, select
 from projections.memory import checksum, fold
+from projections.pursuits import PURSUITS
 from projections.rebuild import Rebuilt, rebuild
 from projections.reuse import REUSE
 from projections.rules import RULES
@@ -32,6 +33,7 @@ __all__ = [
     "COSTS",
     "DOUBTS",
     "LAZY",
+    "PURSUITS",
     "REUSE",
     "RULES",
     "RUNS",

@@ -8,6 +8,7 @@ from projections.budgets import BUDGETS
 from projections.costs import COSTS
 from projections.doubts import DOUBTS
 from projections.leases import LEASES
+from projections.pursuits import PURSUITS
 from projections.reuse import REUSE
 from projections.rules import RULES
 from projections.runs import RUNS
@@ -31,6 +32,7 @@ LAZY: tuple[View[Any, Any], ...] = (
     APPROVALS,
     WAITS,
     RULES,
+    PURSUITS,
     BUDGETS,
 )
 """Caught up when somebody asks."""

@@ -104,7 +104,7 @@ class _Sight:
     def state(self, key: str) -> StateRead:
         slot = self.world.at(self.index, key)
         self.looked[key] = slot.why
-        if not slot.known:
+        if not (slot.known and self.world.settles(self.index, key)):
             self.unknown = True
             raise KeyError(key)
         return slot.read()

@@ -80,8 +80,8 @@ def transaction_check(
 ) -> list[Conflict]:
     """Find where plans that are to run at once do not go together.
 
-    An assumption is about the state before its plan: what the plan itself has written is no surprise
-    to it.
+    An assumption is about the state before its plan: what the plan itself has written by then is no
+    surprise to it.
 
     What an action declares as `read_set` and `write_set` counts like what it names. Actions that
     run only to undo count too.

@@ -97,6 +97,12 @@ class World:
         others = self._may_write.get(key, 0) | self.writers
         return None if others & ~self._after[index] & ~(1 << index) else False
 
+    def settles(self, index: int, key: str) -> bool:
+        """Whether the graph orders the action and all that say they write the key, although the
+        action itself does not name it."""
+        around = self._before[index] | self._after[index] | 1 << index
+        return not self._may_write.get(key, 0) & ~around
+
     def saw(self, index: int, key: str, slot: Slot) -> None:
         """The action goes on only if the key is so."""
         self._slots[key] = evolve(slot, by=index)

@@ -48,6 +48,7 @@ COMMANDS = {
     "waits": Place("engine.cli.signals", "waits", "List what waits for a time or a signal."),
     "signal": Place("engine.cli.signals", "signal", "Send a run a value that it waits for."),
     "cancel": Place("engine.cli.signals", "cancel", "Ask a run to stop."),
+    "pursuits": Place("engine.cli.pursuits", "pursuits", "List the goals that were pursued."),
     "rules": Place("engine.cli.rules", "rules", "List the rules in force, and who brought them."),
     "check": Place("engine.cli.check_plan", "check", "Check a plan before it runs."),
     "verify": Place("engine.cli.check", "verify", "Check the whole file."),

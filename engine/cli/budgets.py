@@ -15,8 +15,8 @@ from engine.ledger import set_budget
 from engine.results import rfc3339
 from engine.rules.budget import Account
 from engine.rules.money import InvalidBudget, units_of
-from projections import rows
-from projections.budgets import BUDGETS, ITSELF, BudgetLine
+from projections import BUDGETS, rows
+from projections.budgets import ITSELF, BudgetLine
 
 __all__ = ["budget", "budgets"]
 

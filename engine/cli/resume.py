@@ -10,7 +10,8 @@ from carstore import Store, connect
 from carstore.names import Json, RunId
 from engine.cli.errors import Interrupted
 from engine.cli.exits import Exit, of_status, worst
-from engine.cli.options import command_line, database, json_option, tools
+from engine.cli.mcp_option import mcp_option, with_mcp_tools
+from engine.cli.options import database, json_option, tools
 from engine.cli.origin import ASK_ORIGIN, call_said, call_there, look, origin_option, run_json
 from engine.cli.person import person
 from engine.cli.progress import Watcher, watcher
@@ -19,18 +20,21 @@ from engine.cli.result import (
     doubts_of,
     next_answer,
     next_step,
-    resume_command,
     show_result,
     tell_next,
 )
 from engine.cli.run import STOP_HINT, interruption
 from engine.cli.screen import print_json, say, write
 from engine.cli.stopping import run_stoppable
+from engine.cli.terms import Given, code_policies, code_policies_option
 from engine.errors import RunOwned
 from engine.ir import RunResult, RunStatus
 from engine.journal import load_run
 from engine.origin import Found
+from engine.policies import Policy, PolicyChanged
 from engine.propose import check_run_id, check_tools
+from engine.registry import bound
+from engine.run import Run
 from engine.runtime import Runtime
 from engine.tools import Tools, load_tools
 
@@ -41,6 +45,8 @@ __all__ = ["resume"]
 @database
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @tools
+@mcp_option
+@code_policies_option
 @click.option(
     "--accept-copy",
     is_flag=True,
@@ -54,6 +60,8 @@ def resume(
     database: str,
     runs: tuple[str, ...],
     tools: str | None,
+    mcp: tuple[str, ...],
+    policies: tuple[str, ...],
     accept_copy: bool,
     by: str | None,
     origin: str | None,
@@ -63,16 +71,24 @@ def resume(
     """Continue the RUNs named, or all that have not finished.
 
     Nothing that is recorded as done is done again. The tools must be those the runs were begun
-    with; they are always named again, never loaded from a path found in the file.
+    with; they are always named again, never loaded from a path found in the file. So are rules in
+    Python; all other rules, permissions, budgets and deadlines are in the file, and hold.
 
     In a copy (`carstore restore`, `fork`, `import`), no tool is called for a run that had not
     finished, until that is accepted; it is told how it went on in the origin, if that can be read.
     """
     names = [check_run_id(run) for run in dict.fromkeys(runs)]
     with tools_print_to_stderr():
-        table = load_tools(tools) if tools is not None else Tools()
-        accepted_by = (by or person()) if accept_copy else None
-        work = _Work(database, names, tools, table, watcher(quiet=quiet), accepted_by, origin)
+        work = _Work(
+            path=database,
+            names=names,
+            given=Given(tools, policies, mcp),
+            table=load_tools(tools) if tools is not None else Tools(),
+            policies=code_policies(policies),
+            watching=watcher(quiet=quiet),
+            accepted_by=(by or person()) if accept_copy else None,
+            origin=origin,
+        )
         outcomes, there = run_stoppable(work.resume(), STOP_HINT)
     if len(outcomes) == 1 and isinstance(outcomes[0], RunOwned):
         raise outcomes[0]
@@ -86,14 +102,15 @@ def resume(
     return worst([_exit(outcome) for outcome in outcomes])
 
 
-@frozen
+@frozen(kw_only=True)
 class _Work:
     """What is to be resumed, and with what."""
 
     path: str
     names: Sequence[RunId]
-    tools: str | None
+    given: Given
     table: Tools
+    policies: Sequence[Policy]
     watching: Watcher
     accepted_by: str | None
     """Who accepts that runs which were copied unfinished go on; None: nobody does."""
@@ -101,10 +118,12 @@ class _Work:
 
     async def resume(self) -> tuple[list[RunResult | RunOwned], Found | None]:
         """What came of the runs, and what their origin says of those that wait."""
-        async with connect(self.path, create=False, instance="carstore resume") as store:
+        opening = connect(self.path, create=False, instance="carstore resume")
+        async with with_mcp_tools(self.table, self.given.mcp) as table, opening as store:
             try:
                 async with self.watching:
-                    outcomes = await self._outcomes(store, Runtime(store, self.table))
+                    runtime = Runtime(store, table, policies=self.policies)
+                    outcomes = await self._outcomes(store, runtime)
             except asyncio.CancelledError:
                 raise await self._interruption(store) from None
             waiting = {one.run_id for one in _waiting(outcomes)}
@@ -118,7 +137,7 @@ class _Work:
         for name in self.names:
             found = await load_run(store, name)
             if found.completed is None and (accepts or not found.held):
-                check_tools(found, runtime.tools)  # of none if one cannot go on with these tools
+                await self._check(store, found, runtime.tools)  # of none if one cannot go on
 
         async def one(name: RunId) -> RunResult | RunOwned:
             try:
@@ -134,13 +153,26 @@ class _Work:
             done.append(outcome)
         return done
 
+    async def _check(self, store: Store, run: Run, tools: Tools) -> None:
+        """Refuse a run that was begun with other tools, or under other rules in Python.
+
+        Raises:
+            ToolsChanged, PolicyChanged: naming the run.
+            InvalidPolicy: a recorded rule needs google-re2, which is not installed.
+        """
+        check_tools(run, tools)
+        try:
+            await bound(store, run.received.policies or {}, self.policies)
+        except PolicyChanged as changed:
+            changed.run_id = run.run_id
+            raise
+
     async def _interruption(self, store: Store) -> Interrupted:
+        command = self.given.resume_command(self.path, *self.names)
         if len(self.names) == 1:
-            command = resume_command(self.path, self.names[0], self.tools)
             return await interruption(store, self.names[0], command)
-        given = ("--tools", self.tools) if self.tools else ()
         stopped = Interrupted(None, "interrupted; what has not finished can go on")
-        stopped.add_note(f"Next: {command_line('resume', self.path, *self.names, *given)}")
+        stopped.add_note(f"Next: {command}")
         return stopped
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+from typing import Any
 
 import click
+from attrs import field, frozen
 
 from carstore import Store, connect
 from carstore.errors import CarstoreError, NotFound
@@ -11,12 +13,14 @@ from carstore.names import RunId
 from carstore.sqlite.database import Durability
 from engine.cli.errors import BadUsage, Interrupted
 from engine.cli.exits import of_status
+from engine.cli.mcp_option import mcp_option, with_mcp_tools
 from engine.cli.options import command_line, database, json_option, tools
 from engine.cli.progress import Watcher, watcher
 from engine.cli.redirect import tools_print_to_stderr
-from engine.cli.result import next_step, resume_command, show_result, tell_next
+from engine.cli.result import next_step, show_result, tell_next
 from engine.cli.screen import print_json, say
 from engine.cli.stopping import run_stoppable
+from engine.cli.terms import Given, Terms, read_terms, terms_options
 from engine.ir import Proposal, RunResult
 from engine.journal import load_run
 from engine.plan_json import DEFAULT_LIMITS, parse_proposal
@@ -36,6 +40,7 @@ STOP_HINT = (
 @database
 @click.argument("plan", metavar="PLAN")
 @tools
+@mcp_option
 @click.option("--run-id", metavar="ID", help="Name the run; repeated, the command goes on with it.")
 @click.option(
     "--schedule",
@@ -66,19 +71,22 @@ STOP_HINT = (
     show_default=True,
     help="What to do about a call whose outcome nobody knows: ask a person, or decide.",
 )
+@terms_options
 @json_option
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def run(
     database: str,
     plan: str,
     tools: str | None,
+    mcp: tuple[str, ...],
     run_id: str | None,
-    schedule: str,
-    concurrency: int,
     durability: Durability,
-    on_doubt: str,
     as_json: bool,
     quiet: bool,
+    schedule: str,
+    concurrency: int,
+    on_doubt: str,
+    **terms: Any,
 ) -> int:
     """Run PLAN, a JSON file or - for standard input, and record all that happens in DB.
 
@@ -87,18 +95,21 @@ def run(
     """
     name = new_run_id() if run_id is None else check_run_id(run_id)
     proposal = parse_proposal(read_plan(plan))
+    given = Given(tools, terms["policies"], mcp)
     with tools_print_to_stderr():
-        table = load_tools(tools) if tools is not None else _no_tools(proposal)
-        work = _Work(database, proposal, name, tools, table, watcher(quiet=quiet), quiet=quiet)
-        result = run_stoppable(
-            work.execute(
-                durability=durability,
-                schedule=schedule,
-                concurrency=concurrency,
-                on_doubt=on_doubt,
-            ),
-            STOP_HINT,
+        work = _Work(
+            path=database,
+            proposal=proposal,
+            run_id=name,
+            given=given,
+            terms=read_terms(**terms),
+            table=_tools(given, proposal),
+            durability=durability,
+            options={"schedule": schedule, "concurrency": concurrency, "on_doubt": on_doubt},
+            watching=watcher(quiet=quiet),
+            quiet=quiet,
         )
+        result = run_stoppable(work.execute(), STOP_HINT)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -108,59 +119,65 @@ def run(
     return of_status(result.status)
 
 
+@frozen(kw_only=True)
 class _Work:
     """One run, from the opening of the file to its result."""
 
-    def __init__(
-        self,
-        path: str,
-        proposal: Proposal,
-        run_id: RunId,
-        tools: str | None,
-        table: Tools,
-        watching: Watcher,
-        *,
-        quiet: bool,
-    ) -> None:
-        self.path = path
-        self.proposal = proposal
-        self.run_id = run_id
-        self.table = table
-        self.watching = watching
-        self.quiet = quiet
-        self.resume = resume_command(path, run_id, tools)
+    path: str
+    proposal: Proposal
+    run_id: RunId
+    given: Given
+    terms: Terms
+    table: Tools
+    durability: Durability
+    options: dict[str, Any]
+    """How the run goes about it, as arguments of `Runtime`."""
+    watching: Watcher
+    quiet: bool
+    resume: str = field(init=False)
+    """The command that goes on with it."""
 
-    async def execute(
-        self, *, durability: Durability, schedule: str, concurrency: int, on_doubt: str
-    ) -> RunResult:
+    @resume.default
+    def _resume(self) -> str:
+        return self.given.resume_command(self.path, self.run_id)
+
+    async def execute(self) -> RunResult:
         """Run, or go on with, the proposal.
 
         Raises:
             Interrupted: with the command that goes on from there.
             CarstoreError: the same, if the run has been recorded.
         """
-        opening = connect(self.path, durability=durability, instance="carstore run")
-        async with opening as store:
+        budget = self.terms.budget
+        opening = connect(
+            self.path,
+            create=budget is None or budget.parent is None,  # a budget to draw on is in a file
+            durability=self.durability,
+            instance="carstore run",
+        )
+        async with with_mcp_tools(self.table, self.given.mcp) as table, opening as store:
             runtime = Runtime(
-                store,
-                self.table,
-                schedule=schedule,
-                concurrency=concurrency,
-                on_doubt=on_doubt,
+                store, table, policies=self.terms.policies, budget=budget, **self.options
             )
-            if not self.quiet:
-                say(f"Run {self.run_id}. If it is stopped: {self.resume}")
-            try:
-                async with self.watching:
-                    return await runtime.execute(
-                        self.proposal, run_id=self.run_id, observe=self.watching.observe
-                    )
-            except asyncio.CancelledError:
-                raise await interruption(store, self.run_id, self.resume) from None
-            except CarstoreError as error:
-                if error.code in _STOPPED and await _is_recorded(store, self.run_id):
-                    error.add_note(f"Next: {self.resume}")
-                raise
+            return await self._execute(store, runtime)
+
+    async def _execute(self, store: Store, runtime: Runtime) -> RunResult:
+        if not self.quiet:
+            say(f"Run {self.run_id}. If it is stopped: {self.resume}")
+        try:
+            async with self.watching:
+                return await runtime.execute(
+                    self.proposal,
+                    run_id=self.run_id,
+                    timeout_secs=self.terms.timeout_secs,
+                    observe=self.watching.observe,
+                )
+        except asyncio.CancelledError:
+            raise await interruption(store, self.run_id, self.resume) from None
+        except CarstoreError as error:
+            if error.code in _STOPPED and await _is_recorded(store, self.run_id):
+                error.add_note(f"Next: {self.resume}")
+            raise
 
 
 _STOPPED = frozenset({"busy", "closed", "corrupt", "disk_full", "io_error", "run_owned"})
@@ -209,15 +226,19 @@ def read_plan(plan: str) -> bytes:
         raise BadUsage("PLAN", f"{plan} cannot be read: {error.strerror}") from None
 
 
-def _no_tools(proposal: Proposal) -> Tools:
-    """No tools, for a plan that calls none.
+def _tools(given: Given, proposal: Proposal) -> Tools:
+    """The tools that are named; those of MCP servers are added once there is a connection.
 
     Raises:
-        BadUsage: naming those that it calls.
+        BadUsage: none are, and the plan calls some that are not built in.
+        ToolsNotFound, InvalidTool: as `load_tools`.
     """
+    if given.tools is not None:
+        return load_tools(given.tools)
     table = Tools()
-    named = sorted(tools_named(proposal.actions, table))
-    if named:
-        calls = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
+    named = tools_named(proposal.actions, table)
+    unknown = sorted(name for name in named if table.get(name) is None)
+    if unknown and not given.mcp:
+        calls = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise BadUsage("--tools", f"the plan calls {calls}. Say where they are: --tools FILE.py")
     return table

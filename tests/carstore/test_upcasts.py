@@ -66,7 +66,7 @@ def test_there_is_nothing_before_the_first_and_after_the_newest(version: int) ->
         decode(LogEpochStarted.kind, version, '{"epoch":0,"log_id":"abc","origin":null}')
 
 
-# A chain, of which there is none yet.
+# A chain of several steps, which no kind has yet.
 
 
 def _from_1(data: dict[str, Json]) -> dict[str, Json]:
@@ -105,4 +105,4 @@ def test_a_gap_in_the_chain_is_not_passed_over(chain: dict[tuple[str, int], Upca
     del chain["action_validated", 2]
     with pytest.raises(InvalidEvent):
         decode("action_validated", 1, '{"id":"a"}')
-    assert [field.name for field in fields(ActionValidated)] == ["action_id"]
+    assert [field.name for field in fields(ActionValidated)] == ["action_id", "tool"]

@@ -284,7 +284,7 @@ def test_events_that_changed_places_are_found(file: Path) -> None:
             (9, "invalid_event"),
         ),
         ("UPDATE events SET kind = 'from_the_future' WHERE position = 9", (9, "unknown_event")),
-        ("UPDATE events SET schema_version = 2 WHERE position = 9", (9, "unknown_event")),
+        ("UPDATE events SET schema_version = 3 WHERE position = 9", (9, "unknown_event")),
         ("UPDATE events SET scope = 'main' WHERE position = 9", (9, "state_key")),
         ("UPDATE events SET key = NULL WHERE position = 10", (10, "state_key")),
         ("UPDATE events SET fence_token = 4 WHERE position = 6", (6, "fence")),

@@ -178,7 +178,7 @@ class Play:
         names = [one["run"] for one in step["runs"]]
         return {
             what: {name: one[what] for name, one in zip(names, seen, strict=True)}
-            for what in seen[0]
+            for what in ("status", "actions", "outputs", "events", "cost")
         }
 
     async def do_resume(self, step: Step) -> dict[str, Any]:
@@ -255,13 +255,13 @@ def _as_dict(cost: Any) -> dict[str, Any]:
 def _told(one: Any) -> Any:
     status = "rolled_back" if one.rolled_back else one.status.value
     # Where in the log something stands is not for a case to know.
-    return status if one.error is None else [status, _POSITION.sub("position #", one.error)]
+    return status if one.error is None else [status, _POSITION.sub(r"\1 #", one.error)]
 
 
-_POSITION = re.compile(r"position [0-9]+")
+_POSITION = re.compile(r"\b(position|version) [0-9]+")
 
 
-_SUBJECTS = ("action_id", "key", "status", "reason", "cause")
+_SUBJECTS = ("action_id", "key", "status", "cause", "reason")
 """What an event is about: the first of these fields that it has."""
 
 _WITHOUT_SUBJECT = ("proposal_received", "state_rollback")

@@ -334,7 +334,7 @@ async def test_what_cannot_be_set_is_refused_with_what_is_wrong(path: Path) -> N
             ("b", {"US D": None}, None, "limits"),
         ):
             with pytest.raises(InvalidBudget) as caught:
-                await set_budget(store, name, limits, parent=parent)  # type: ignore[arg-type]
+                await set_budget(store, name, limits, parent=parent)
             assert caught.value.where == where
 
 

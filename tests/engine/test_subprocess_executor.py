@@ -360,6 +360,35 @@ async def test_a_cancelled_call_ends_only_when_it_is_dead(
     assert not any(alive(pid) for pid in pids)
 
 
+@pytest.mark.skipif(not LINUX, reason="needs /proc")
+@in_loop
+async def test_a_process_that_was_forked_meanwhile_does_not_keep_a_call_alive(
+    make: Make, tmp_path: Path
+) -> None:
+    """A fork holds every pipe open, as copies of them do."""
+    path = tmp_path / "pids"
+    call = asyncio.create_task(make().execute("family", {"path": str(path)}))
+    pids = await noted(path)
+    copies = [os.dup(int(link.name)) for link in Path("/proc/self/fd").iterdir() if is_pipe(link)]
+    try:
+        began = time.monotonic()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert time.monotonic() - began < GRACE_SECONDS + 3
+        assert not any(alive(pid) for pid in pids)
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
+def is_pipe(link: Path) -> bool:
+    try:
+        return os.readlink(link).startswith("pipe:")
+    except OSError:  # of the listing itself, closed by then
+        return False
+
+
 @in_loop
 async def test_a_call_that_is_cancelled_before_it_began_leaves_nothing(
     make: Make, tmp_path: Path

@@ -62,7 +62,11 @@ def at(position: int) -> int:
 
 
 def received(
-    *actions: Any, source: str = "planner", scope: str = "main", proposal: Any = None
+    *actions: Any,
+    source: str = "planner",
+    scope: str = "main",
+    proposal: Any = None,
+    **more: Any,
 ) -> e.ProposalReceived:
     """A plan; each action is given by its id, or as the proposal has it."""
     items = [{"id": item, "tool": "fetch"} if isinstance(item, str) else item for item in actions]
@@ -76,6 +80,7 @@ def received(
         concurrency=4,
         on_doubt="hold",
         log_id="0" * 32,
+        **more,
     )
 
 
@@ -116,12 +121,12 @@ def resolved(
     )
 
 
-def completed(status: str = "succeeded") -> e.ProposalCompleted:
+def completed(status: str = "succeeded", rejected: int = 0) -> e.ProposalCompleted:
     return e.ProposalCompleted(
         status=status,
         tool_calls=1,
         actions_executed=1,
-        actions_rejected=0,
+        actions_rejected=rejected,
         actions_skipped=0,
         duration_us=500,
         retries=0,
@@ -131,7 +136,12 @@ def completed(status: str = "succeeded") -> e.ProposalCompleted:
 
 
 def metered(
-    agent: str = "planner", *, tokens_in: int = 0, tokens_out: int = 0, cost_micros: int = 0
+    agent: str = "planner",
+    *,
+    tokens_in: int = 0,
+    tokens_out: int = 0,
+    cost_micros: int = 0,
+    currency: str = "USD",
 ) -> e.InferenceMetered:
     return e.InferenceMetered(
         agent=agent,
@@ -141,11 +151,51 @@ def metered(
         tokens_in=tokens_in,
         tokens_out=tokens_out,
         cost_micros=cost_micros,
+        currency=currency,
     )
 
 
 def changed(key: str = "k", value: Any = None, *, deleted: bool = False) -> e.StateChanged:
     return e.StateChanged(scope="main", key=key, value=value, deleted=deleted)
+
+
+def asked(action: str = "a1", binding: str = "b", approvers: int = 1) -> e.ApprovalRequested:
+    return e.ApprovalRequested(
+        action_id=action,
+        tool="fetch",
+        binding=binding,
+        reasons=[{"policy": "require_approval:fetch", "reason": "goes outside"}],
+        approvers=approvers,
+    )
+
+
+def waiting(
+    action: str = "a1", *, due_at: int | None = None, signal: str | None = None
+) -> e.WaitStarted:
+    return e.WaitStarted(action_id=action, attempt=1, due_at=due_at, signal=signal)
+
+
+def registered(policy: str = "deny_tool:fetch", rule: Any = None) -> e.PolicyRegistered:
+    return e.PolicyRegistered(policy=policy, digest="d" * 64, rule=rule, by="program")
+
+
+def budgeted(budget: str = "team", **limits: int | None) -> e.BudgetSet:
+    return e.BudgetSet(budget=budget, limits={**limits})
+
+
+def a_row_of_each_view() -> list[Event]:
+    """After these, every view has at least one row, and the run has not ended."""
+    return [
+        registered(),
+        budgeted(USD=5_000_000),
+        received("a1", "a2", "a3", "a4"),
+        metered(cost_micros=7),
+        changed("k", 1),
+        in_doubt("a2"),
+        asked("a3"),
+        waiting("a4", signal="go"),
+        succeeded(reuse_key="x"),
+    ]
 
 
 # Logs that might have happened, and some that hardly could: any event in any order.
@@ -170,15 +220,29 @@ _count = st.integers(0, 1000) | st.just(2**63 - 1)
 _plan = st.lists(_action, unique=True).map(lambda ids: received(*ids)) | _json.map(
     lambda anything: received(proposal=anything)
 )
+_step = st.builds(
+    received,
+    _action,
+    replaces=st.none() | _run,
+    replans_left=st.integers(0, 2),
+    replan_on_rejection=st.booleans(),
+    pursuit=st.none() | st.just("goal"),
+    budget=st.none() | st.just({"max_actions": 3}),
+)
 
 _of_a_run: st.SearchStrategy[Event] = st.one_of(
     _plan,
+    _step,
     st.builds(e.RunResumed, holder=_text),
     st.builds(
         e.RunPaused, reason=st.sampled_from(["waiting", "interrupted"]), waiting_for=st.just([])
     ),
-    st.sampled_from(["succeeded", "failed", "rolled_back", "cancelled"]).map(completed),
-    st.builds(e.ActionValidated, action_id=_action),
+    st.builds(
+        completed,
+        st.sampled_from(["succeeded", "failed", "rolled_back", "cancelled"]),
+        st.integers(0, 1),
+    ),
+    st.builds(e.ActionValidated, action_id=_action, tool=st.none() | st.just("fetch")),
     st.builds(e.ActionRejected, action_id=_action, error=_text),
     st.builds(executing, _action, _attempt),
     st.builds(succeeded, _action, _attempt, _json, st.none() | _reuse_key),
@@ -193,6 +257,7 @@ _of_a_run: st.SearchStrategy[Event] = st.one_of(
         original_position=st.just(1),
         original_run_id=_run,
         original_action_id=_action,
+        cause=st.sampled_from(["reuse", "cache"]),
     ),
     st.builds(in_doubt, _action, _attempt, undo=st.booleans()),
     st.builds(
@@ -243,6 +308,18 @@ _of_a_run: st.SearchStrategy[Event] = st.one_of(
         due_at=st.none() | st.integers(0, 2**63 - 1),
         signal=st.none() | _text,
     ),
+    st.builds(e.SignalSent, signal=_text, value=_json, by=_text),
+    st.builds(e.SignalTaken, action_id=_action, signal=_text, number=_attempt),
+    st.builds(e.CancelRequested, by=_text, reason=_text, compensate=st.booleans()),
+    st.builds(
+        e.RunStopping,
+        cause=st.sampled_from(["cancelled", "deadline", "budget"]),
+        reason=_text,
+        compensate=st.booleans(),
+        by=st.none() | _text,
+    ),
+    st.builds(e.ReplanDeclined, run=_run, reason=_text),
+    st.builds(e.PolicyViolation, action_id=_action, policy=_text, reason=_text),
     st.builds(e.StateChanged, scope=_scope, key=_key, value=_json),
     st.builds(e.StateChanged, scope=_scope, key=_key, deleted=st.sampled_from([True])),
     st.just(e.StateRollback(keys=("k1",), conflicts=[])),
@@ -255,6 +332,49 @@ _of_a_run: st.SearchStrategy[Event] = st.one_of(
         tokens_in=_count,
         tokens_out=_count,
         cost_micros=_count,
+        currency=st.sampled_from(["USD", "EUR"]),
+    ),
+)
+
+_policy = st.sampled_from(["deny_tool:fetch", "mine"])
+_digest = st.sampled_from(["0" * 64, "1" * 64])
+_budget = st.sampled_from(["team", "run/r1"])
+_reservation = st.sampled_from(["r1/a1/do/1", "r1/a2/do/1"])
+_amounts = st.dictionaries(st.sampled_from(["USD", "tool_calls", ""]), _count, max_size=2) | _json
+_pursuit = st.sampled_from(["goal", "other"])
+_of_no_run: st.SearchStrategy[Event] = st.one_of(
+    st.builds(e.PolicyRegistered, policy=_policy, digest=_digest, rule=_json, by=_text),
+    st.builds(e.PolicyRemoved, policy=_policy, digest=_digest, by=_text),
+    st.builds(
+        e.BudgetSet,
+        budget=_budget,
+        limits=st.dictionaries(st.sampled_from(["USD", "EUR"]), st.none() | _count) | _json,
+        parent=st.none() | _budget,
+        by=_text,
+    ),
+    st.builds(e.BudgetReserved, budget=_budget, reservation=_reservation, amounts=_amounts),
+    st.builds(
+        e.BudgetSettled,
+        budget=_budget,
+        reservation=_reservation,
+        reserved=_amounts,
+        spent=_amounts,
+    ),
+    st.builds(
+        e.PursuitStarted,
+        pursuit=_pursuit,
+        goal=_json,
+        max_steps=_attempt,
+        max_cost_micros=st.none() | _count,
+        ends_at=st.none() | st.integers(0, 2**63 - 1),
+    ),
+    st.builds(
+        e.PursuitEnded,
+        pursuit=_pursuit,
+        status=st.sampled_from(["done", "failed", "max_steps", "max_cost"]),
+        steps=_attempt,
+        answer=_json,
+        reason=st.none() | _text,
     ),
 )
 
@@ -287,7 +407,7 @@ def _in_stream(event: Event, run: RunId | None, *, inbox: bool) -> Entry:
 
 
 entries: st.SearchStrategy[Entry] = st.builds(
-    _in_stream, _of_a_run, st.none() | _run.map(RunId), inbox=st.booleans()
+    _in_stream, _of_a_run | _of_no_run, st.none() | _run.map(RunId), inbox=st.booleans()
 ) | _of_a_lease.map(lambda event: Entry(lease_stream(LeaseName("any")), event))
 
 chunks: st.SearchStrategy[list[Entry]] = st.lists(entries, min_size=1, max_size=12)

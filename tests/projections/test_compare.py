@@ -11,15 +11,14 @@ from projections.costs import Cost
 from projections.streams import STREAMS
 from tests.carstore.helpers import in_loop, open_store
 from tests.projections.plausible import (
+    a_row_of_each_view,
     append,
     changed,
     executing,
     harm,
-    in_doubt,
     metered,
     received,
     sql,
-    succeeded,
 )
 
 
@@ -43,8 +42,9 @@ async def test_untouched_views_differ_in_nothing(path: Path) -> None:
          "calls is 7, and 1 by the log"),
         ("UPDATE view_costs_v2 SET calls = 7, tokens_in = 8 WHERE agent = 'x'", ("x", "USD"),
          "calls is 7, and 1 by the log; tokens_in is 8, and 0 by the log"),
-        ("DELETE FROM view_costs_v2 WHERE agent = 'y'", ("y", "USD"), "is missing; the log makes it"),
-        ("INSERT INTO view_costs_v2 VALUES ('z', 1, 0, 0, 0)", ("z", "USD"),
+        ("DELETE FROM view_costs_v2 WHERE agent = 'y'", ("y", "USD"),
+         "is missing; the log makes it"),
+        ("INSERT INTO view_costs_v2 VALUES ('z', 'USD', 1, 0, 0, 0)", ("z", "USD"),
          "is there, and nothing in the log makes it"),
         ("UPDATE view_positions SET position = 2", ("x", "USD"),
          "is there, and nothing in the log makes it"),
@@ -56,7 +56,7 @@ async def test_untouched_views_differ_in_nothing(path: Path) -> None:
 )  # fmt: skip
 @in_loop
 async def test_planted_faults_are_found(
-    path: Path, fault: str, key: tuple[str] | None, reason: str
+    path: Path, fault: str, key: tuple[str, str] | None, reason: str
 ) -> None:
     async with open_store(path) as store:
         await append(store, changed("k", 1), metered("x"), metered("y"))
@@ -71,8 +71,7 @@ async def test_planted_faults_are_found(
 @in_loop
 async def test_a_lost_row_of_any_view_is_found(path: Path, view: Any) -> None:
     async with open_store(path) as store:
-        await append(store, received("a1"), metered(), changed("k", 1), in_doubt("a2"))
-        await append(store, succeeded(reuse_key="x"))
+        await append(store, *a_row_of_each_view())
         await catch_up(store, view)
         assert await compare(store, view) == []
         sql(path, f"DELETE FROM {view.table}")
@@ -85,7 +84,10 @@ async def test_no_more_rows_than_asked_for_are_named(path: Path) -> None:
         await append(store, *[metered(f"a{number:02}") for number in range(30)])
         await catch_up(store, COSTS)
         sql(path, "UPDATE view_costs_v2 SET calls = 2")
-        assert [found.key for found in await compare(store, COSTS, limit=2)] == [("a00", "USD"), ("a01", "USD")]
+        assert [found.key for found in await compare(store, COSTS, limit=2)] == [
+            ("a00", "USD"),
+            ("a01", "USD"),
+        ]
         assert len(await compare(store, COSTS)) == 10
 
 
@@ -97,7 +99,11 @@ def _forgets(rows: Any, event: Any, recorded: Any) -> Any:
 
 
 def _begins_anew(rows: Any, event: Any, recorded: Any) -> Any:
-    return {(event.agent, event.currency): Cost(agent=event.agent, currency="USD", calls=1, cost_micros=event.cost_micros)}
+    return {
+        (event.agent, event.currency): Cost(
+            agent=event.agent, currency=event.currency, calls=1, cost_micros=event.cost_micros
+        )
+    }
 
 
 def _counts_twice(rows: Any, event: Any, recorded: Any) -> Any:
@@ -124,7 +130,11 @@ async def test_an_evolve_that_depends_on_more_than_its_arguments_is_found(path: 
 
     def impure(rows: Any, event: Any, recorded: Any) -> Any:
         calls.append(1)
-        return {(event.agent, event.currency): Cost(agent=event.agent, currency="USD", calls=len(calls))}
+        return {
+            (event.agent, event.currency): Cost(
+                agent=event.agent, currency=event.currency, calls=len(calls)
+            )
+        }
 
     view = attrs.evolve(COSTS, evolve=impure)
     async with open_store(path) as store:

@@ -18,7 +18,9 @@ def test_an_agent_has_spent_the_sum_of_its_meterings() -> None:
         ),
     )
     assert rows == {
-        ("planner", "USD"): Cost(agent="planner", currency="USD", calls=2, tokens_in=15, tokens_out=4, cost_micros=150),
+        ("planner", "USD"): Cost(
+            agent="planner", currency="USD", calls=2, tokens_in=15, tokens_out=4, cost_micros=150
+        ),
         ("critic", "USD"): Cost(agent="critic", currency="USD", calls=1, tokens_in=1),
     }
 
@@ -34,3 +36,13 @@ def test_sums_are_exact_until_they_reach_the_end_of_a_column(amounts: list[int])
     rows = fold(COSTS, record(*[metered("a", cost_micros=amount) for amount in amounts]))
     if amounts:
         assert rows[("a", "USD")].cost_micros == min(sum(amounts), 2**63 - 1)
+
+
+def test_amounts_of_different_currencies_are_not_added_up() -> None:
+    events = record(metered(cost_micros=5), metered(cost_micros=7, currency="EUR", tokens_in=3))
+    assert fold(COSTS, events) == {
+        ("planner", "USD"): Cost(agent="planner", currency="USD", calls=1, cost_micros=5),
+        ("planner", "EUR"): Cost(
+            agent="planner", currency="EUR", calls=1, tokens_in=3, cost_micros=7
+        ),
+    }

@@ -50,7 +50,9 @@ async def test_now_is_the_head_of_the_log(path: Path) -> None:
         for calls in range(1, 4):
             await append(store, metered(cost_micros=2))
             assert await rows(store, COSTS) == {
-                ("planner", "USD"): Cost(agent="planner", currency="USD", calls=calls, cost_micros=2 * calls)
+                ("planner", "USD"): Cost(
+                    agent="planner", currency="USD", calls=calls, cost_micros=2 * calls
+                )
             }
 
 
@@ -60,11 +62,24 @@ async def test_rows_come_in_order_of_their_key(path: Path) -> None:
         await append(store, metered("b"), metered("ä"), metered("a"))
         await catch_up(store, COSTS)
         await append(store, metered("aa"), metered("Z"))
-        assert list(await rows(store, COSTS)) == [("Z", "USD"), ("a", "USD"), ("aa", "USD"), ("b", "USD"), ("ä", "USD")]
+        assert list(await rows(store, COSTS)) == [
+            ("Z", "USD"),
+            ("a", "USD"),
+            ("aa", "USD"),
+            ("b", "USD"),
+            ("ä", "USD"),
+        ]
         assert list(await rows(store, COSTS, at=4)) == [("a", "USD"), ("b", "USD"), ("ä", "USD")]
         await append(store, metered("0"))
     async with open_store(path, readonly=True) as store:
-        assert list(await rows(store, COSTS)) == [("0", "USD"), ("Z", "USD"), ("a", "USD"), ("aa", "USD"), ("b", "USD"), ("ä", "USD")]
+        assert list(await rows(store, COSTS)) == [
+            ("0", "USD"),
+            ("Z", "USD"),
+            ("a", "USD"),
+            ("aa", "USD"),
+            ("b", "USD"),
+            ("ä", "USD"),
+        ]
 
 
 @in_loop
@@ -195,7 +210,7 @@ async def test_a_store_that_only_reads_answers_the_same(
             assert await rows(store, view, at=3) == fold(view, log[:3])
         assert (await select(store, RUNS, status="running"))[0].run_id == "r1"
         assert await row_of(store, COSTS, ("planner", "USD")) == Cost(
-            agent="planner", calls=2, cost_micros=3
+            agent="planner", currency="USD", calls=2, cost_micros=3
         )
     assert content(path) == before
 

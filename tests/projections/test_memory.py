@@ -50,21 +50,24 @@ def test_an_unknown_kind_is_refused_even_by_a_view_that_would_not_read_it() -> N
 def test_an_unknown_schema_version_is_refused() -> None:
     (recorded,) = record(metered())
     with pytest.raises(UnknownEvent):
-        fold(COSTS, [recorded._replace(schema_version=2)])
+        fold(COSTS, [recorded._replace(schema_version=3)])
 
 
 def test_a_row_that_the_event_does_not_name_is_refused() -> None:
     careless = attrs.evolve(COSTS, keys=lambda event, recorded: [("somebody", "USD")])
     with pytest.raises(ViewFailed, match=r"`keys` and `evolve` disagree"):
         fold(
-            attrs.evolve(careless, evolve=lambda rows, event, _: {("else",): None}),
+            attrs.evolve(careless, evolve=lambda rows, event, _: {("else", "USD"): None}),
             record(metered()),
         )
 
 
 def test_a_row_under_the_key_of_another_is_refused() -> None:
     careless = attrs.evolve(
-        COSTS, evolve=lambda rows, event, _: {(event.agent, event.currency): Cost(agent="somebody else", currency="USD")}
+        COSTS,
+        evolve=lambda rows, event, _: {
+            (event.agent, event.currency): Cost(agent="somebody else", currency="USD")
+        },
     )
     with pytest.raises(ViewFailed, match=r"event 1, of kind inference_metered.*does not name"):
         fold(careless, record(metered()))
@@ -108,7 +111,9 @@ def test_the_checksum_depends_on_rows_and_not_on_their_order() -> None:
     assert ordered == checksum(COSTS, {("b", "USD"): two, ("a", "USD"): one})
     assert ordered != checksum(COSTS, {("a", "USD"): one})
     assert ordered != checksum(COSTS, {("a", "USD"): one, ("b", "USD"): attrs.evolve(two, calls=3)})
-    assert ordered != checksum(attrs.evolve(COSTS, version=2), {("a", "USD"): one, ("b", "USD"): two})
+    assert ordered != checksum(
+        attrs.evolve(COSTS, version=3), {("a", "USD"): one, ("b", "USD"): two}
+    )
 
 
 def test_values_that_look_alike_have_different_checksums() -> None:
@@ -121,9 +126,12 @@ def test_values_that_look_alike_have_different_checksums() -> None:
 
 def test_the_checksum_is_one_that_another_program_can_compute() -> None:
     rows: dict[Key, Cost] = {
-        ("ä", "USD"): Cost(agent="ä", currency="USD", calls=1, tokens_in=2, tokens_out=3, cost_micros=4)
+        ("ä", "USD"): Cost(
+            agent="ä", currency="USD", calls=1, tokens_in=2, tokens_out=3, cost_micros=4
+        )
     }
-    text = '["costs",1,"agent","calls","tokens_in","tokens_out","cost_micros"]\n["ä",1,2,3,4]\n'
+    columns = '["costs",2,"agent","currency","calls","tokens_in","tokens_out","cost_micros"]'
+    text = columns + '\n["ä","USD",1,2,3,4]\n'
     assert checksum(COSTS, rows) == hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -158,16 +166,22 @@ class Unshowable:
         ({"keys": raising}, r"`keys` raised KeyError: 'x' \(.*test_memory.py, line \d+\)"),
         ({"evolve": raising}, r"`evolve` raised KeyError"),
         ({"keys": lambda event, recorded: None}, "`keys` raised TypeError"),
-        ({"keys": lambda event, recorded: ["planner"]}, "named 'planner', no tuple of 1"),
-        ({"keys": lambda event, recorded: [("a", "b")]}, "no tuple of 1"),
+        ({"keys": lambda event, recorded: ["planner"]}, "named 'planner', no tuple of 2"),
+        ({"keys": lambda event, recorded: [("a", "b", "c")]}, "no tuple of 2"),
         (
-            {"keys": lambda event, recorded: [([1],)]},
-            r"named \(\[1\],\), and column 'agent'",
+            {"keys": lambda event, recorded: [([1], "USD")]},
+            r"named \(\[1\], 'USD'\), and column 'agent'",
         ),
-        ({"keys": lambda event, recorded: [("\ud800",)]}, "column 'agent' of the key holds str"),
-        ({"keys": lambda event, recorded: [(5,)]}, "column 'agent' of the key holds str"),
-        ({"keys": lambda event, recorded: [(None,)]}, "column 'agent' of the key holds str"),
-        ({"keys": lambda event, recorded: [(object(),)]}, "column 'agent' of the key holds str"),
+        (
+            {"keys": lambda event, recorded: [("\ud800", "USD")]},
+            "column 'agent' of the key holds str",
+        ),
+        ({"keys": lambda event, recorded: [(5, "USD")]}, "column 'agent' of the key holds str"),
+        ({"keys": lambda event, recorded: [(None, "USD")]}, "column 'agent' of the key holds str"),
+        (
+            {"keys": lambda event, recorded: [(object(), "USD")]},
+            "column 'agent' of the key holds str",
+        ),
         ({"keys": lambda event, recorded: [Unshowable()]}, "a Unshowable, whose repr raises"),
         ({"keys": ending}, r"`keys` raised SystemExit: 0 \(.*test_memory.py, line \d+\)"),
         ({"evolve": ending}, r"`evolve` raised SystemExit: 0 \(.*test_memory.py, line \d+\)"),
@@ -212,7 +226,7 @@ def test_a_key_that_its_column_cannot_hold_is_refused_before_it_is_looked_up(val
 
 @pytest.mark.parametrize("value", [1.5, True, None, "1", 2**63, -(2**63) - 1], ids=repr)
 def test_a_value_that_its_column_cannot_hold_is_refused(value: object) -> None:
-    with pytest.raises(ViewFailed, match=r"column 'calls' of row \('a',\).*holds int"):
+    with pytest.raises(ViewFailed, match=r"column 'calls' of row \('a', 'USD'\).*holds int"):
         check_rows(COSTS, [Cost(agent="a", currency="USD", calls=value)])  # type: ignore[arg-type]
     check_rows(COSTS, [Cost(agent="a", currency="USD", calls=-(2**63)), None])
 

@@ -44,6 +44,7 @@ FIRST: list[Event] = [
     received("a1", "a2", source="critic"),
     executing("a1"),
     metered("critic", tokens_in=10, tokens_out=2, cost_micros=77),
+    metered("critic", cost_micros=1, currency="EUR"),
     succeeded("a1", output={"n": 1}),
     changed("report", {"title": "ü", "done": [True, None]}),
     changed("flag", value=True),
@@ -137,7 +138,8 @@ async def what_waits_for_a_person(store: Store) -> list[Any]:
 
 async def how_far_the_stored_views_are(store: Store) -> list[Any]:
     head = (await store.log.head()).position
-    return [(name, 1, head - 1, 1) for name in sorted(view.name for view in LAZY)]
+    versions = sorted((view.name, view.version) for view in LAZY)
+    return [(name, version, head - 1, 1) for name, version in versions]
 
 
 def _by_type(kind: str, value: Any) -> str:

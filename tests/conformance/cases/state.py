@@ -587,4 +587,102 @@ CASES = [
             outputs={"r": "a"},
         ),
     ),
+    case(
+        "an assumption that still holds lets the action go on",
+        [
+            write("w", "done", 1, assumptions=[{"key": "rate", "expected_value": 1.1}]),
+        ],
+        state={"rate": 1.1},
+        tags=["assumptions"],
+        expect=ends(
+            "succeeded",
+            {"w": "succeeded"},
+            [
+                "proposal_received",
+                "action_succeeded w",
+                "state_changed done",
+                "proposal_completed succeeded",
+            ],
+            {"rate": 1.1, "done": 1},
+            cost(0, 1),
+        ),
+    ),
+    case(
+        "an assumption about a value that is another one rejects the action, before its call",
+        [call("buy", "buy", assumptions=[{"key": "rate", "expected_value": 1.1}])],
+        state={"rate": 1.2},
+        tools={"buy": tool()},
+        tags=["assumptions"],
+        expect=ends(
+            "failed",
+            {
+                "buy": [
+                    "rejected",
+                    "assumption on 'rate' is stale: it was to be 1.1 and is 1.2",
+                ]
+            },
+            ["proposal_received", "action_rejected buy", "proposal_completed failed"],
+            {"rate": 1.2},
+            cost(0, 0, rejected=1),
+            calls=[],
+        ),
+    ),
+    case(
+        "an assumption about a key that is gone, and one about a key that has been written since",
+        [
+            call(
+                "buy",
+                "buy",
+                assumptions=[
+                    {"key": "offer", "expected_value": 1},
+                    {"key": "rate", "read_version": 0},
+                ],
+            )
+        ],
+        state={"rate": 1.2},
+        tools={"buy": tool()},
+        tags=["assumptions"],
+        expect=ends(
+            "failed",
+            {
+                "buy": [
+                    "rejected",
+                    "assumption on 'offer' is stale: it was to be 1 and does not exist; "
+                    "assumption on 'rate' is stale: it was read at version # and is at version #",
+                ]
+            },
+            ["proposal_received", "action_rejected buy", "proposal_completed failed"],
+            {"rate": 1.2},
+            cost(0, 0, rejected=1),
+        ),
+    ),
+    case(
+        "what the run itself has written does not make its assumptions stale",
+        [
+            write("w", "rate", 1.3),
+            write(
+                "v",
+                "done",
+                1,
+                assumptions=[{"key": "rate", "expected_value": 1.1}],
+                dependencies=["w"],
+            ),
+        ],
+        state={"rate": 1.1},
+        tags=["assumptions"],
+        expect=ends(
+            "succeeded",
+            {"w": "succeeded", "v": "succeeded"},
+            [
+                "proposal_received",
+                "action_succeeded w",
+                "state_changed rate",
+                "action_succeeded v",
+                "state_changed done",
+                "proposal_completed succeeded",
+            ],
+            {"rate": 1.3, "done": 1},
+            cost(0, 2),
+        ),
+    ),
 ]

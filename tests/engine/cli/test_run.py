@@ -172,6 +172,21 @@ def test_a_plan_without_tools_needs_none(folder: Folder) -> None:
     assert cli("run", "a.db", folder.plan(plan(write("w", "k", 1))), "--quiet").code == 0
 
 
+def test_a_plan_that_only_waits_needs_none_either(folder: Folder) -> None:
+    nap = {"id": "nap", "tool": "sleep", "parameters": {"seconds": 0.3}}
+    name = folder.plan(plan(nap, write("w", "k", 1)))
+    done = cli("run", "a.db", name, "--run-id", "n", "--json")
+    assert (done.code, done.json["status"], done.json["waits_for"]) == (3, "waiting", "time")
+    assert "Next: carstore " in done.stderr
+
+
+def test_what_is_not_built_in_is_what_a_plan_lacks(folder: Folder) -> None:
+    nap = {"id": "nap", "tool": "sleep", "parameters": {"seconds": 1}}
+    error = refused(folder, "run", "a.db", folder.plan(plan(nap, call("d", "double", n=1))))
+    assert (error["code"], error["path"]) == ("usage", "--tools")
+    assert "calls double. Say" in error["message"]
+
+
 # --- bad input: exit code 2, and no file is made ---
 
 

@@ -1,0 +1,51 @@
+"""When an assumption is stale."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carstore.log import NEVER_WRITTEN, StateRead
+from carstore.names import Position
+from engine.ir import Assumption
+from engine.rules.assumptions import stale
+from engine.rules.values import same
+from tests.engine.proposals import plain_values
+
+
+def found(value: Any, position: int, *, exists: bool = True) -> StateRead:
+    return StateRead(value, exists, Position(position))
+
+
+@given(value=plain_values, position=st.integers(1, 9), version=st.none() | st.integers(0, 9))
+def test_it_holds_exactly_if_version_and_value_are_those_that_were_read(
+    value: Any, position: int, version: int | None
+) -> None:
+    for expected in (value, None, [value]):
+        assumption = Assumption(key="x", expected_value=expected, read_version=version)
+        holds = version in (None, position) and (expected is None or same(expected, value))
+        assert (stale(assumption, found(value, position)) is None) is holds
+
+
+def test_a_missing_key_has_no_value_and_a_version() -> None:
+    assert stale(Assumption(key="x", expected_value=1), NEVER_WRITTEN) == (
+        "assumption on 'x' is stale: it was to be 1 and does not exist"
+    )
+    assert stale(Assumption(key="x", read_version=0), NEVER_WRITTEN) is None
+    assert stale(Assumption(key="x", read_version=3), NEVER_WRITTEN) is not None
+    deleted = found(None, 5, exists=False)
+    assert stale(Assumption(key="x", read_version=5), deleted) is None
+    assert stale(Assumption(key="x"), deleted) is None
+
+
+def test_a_sensitive_value_is_not_shown() -> None:
+    secret = {"$blob": "0" * 64, "bytes": 8, "sensitive": True}
+    said = stale(Assumption(key="x", expected_value=1), found(secret, 1))
+    assert said is not None
+    assert "$blob" not in said
+
+
+def test_long_values_are_not_shown_in_full() -> None:
+    said = stale(Assumption(key="x", expected_value="a" * 900), found(1, 1))
+    assert said is not None
+    assert len(said) < 250
