@@ -35,8 +35,9 @@ _encoder = json.JSONEncoder(
 # Its C part, made once: `encode` makes another for each call, at more than twice the cost.
 _make_chunks: Any = cast(Any, encoder).c_make_encoder  # None where the library has no C part
 _chunks: Callable[[Json, int], tuple[str, ...]] | None = _make_chunks and _make_chunks(
-    None, _encoder.default, quote, None, ":", ",", True, False, False
-)
+    None, _encoder.default, quote, None, ":", ",", _encoder.sort_keys, _encoder.skipkeys,
+    _encoder.allow_nan,
+)  # fmt: skip
 
 
 def _to_text(value: Json) -> str:

@@ -252,17 +252,18 @@ def _replaced(value: Json, path: JsonPath, replace: _Change) -> Json:
         if referred(value) is not None:
             return value
         names = list(value) if step == "*" else [step] if step in value else []
-        made = {name: _replaced(value[name], rest, replace) for name in names}
-        return {**value, **made} if any(made[n] is not value[n] for n in made) else value
-    if type(value) is list:
-        indexes: Iterable[int] = range(len(value)) if step == "*" else ()
-        if type(step) is int and 0 <= step < len(value):
-            indexes = (step,)
-        items = list(value)
-        for index in indexes:
-            items[index] = _replaced(value[index], rest, replace)
-        same = all(map(is_, items, value))
-        return value if same else items
+        made = {
+            name: changed
+            for name in names
+            if (changed := _replaced(value[name], rest, replace)) is not value[name]
+        }
+        return {**value, **made} if made else value
+    if type(value) is list and step == "*":
+        items = [_replaced(item, rest, replace) for item in value]
+        return value if all(map(is_, items, value)) else items
+    if type(value) is list and type(step) is int and 0 <= step < len(value):
+        item = _replaced(value[step], rest, replace)
+        return value if item is value[step] else [*value[:step], item, *value[step + 1 :]]
     return value
 
 

@@ -194,8 +194,8 @@ class _Loop:
     async def _go_on(self) -> None:
         """Until the pursuit ends, or its last run waits."""
         if self.runs:
-            name = step_id(self.record.name, len(self.runs))
-            self.results[-1] = await self.runtime.resume(name, observe=self.observe)
+            last = self.runs[-1].run_id
+            self.results[-1] = await self.runtime.resume(last, observe=self.observe)
         while not self.results or self.results[-1].status is not RunStatus.WAITING:
             came = await self._next()
             if isinstance(came, e.PursuitEnded):

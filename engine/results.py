@@ -1,6 +1,6 @@
 """What a run came to, as a value for programs."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from carstore import events as e
 from carstore.names import Micros
@@ -19,7 +19,8 @@ from engine.run import Run
 
 __all__ = ["cost_of", "result_of", "rfc3339"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)
+"""In UTC, but not said to be: its text would end otherwise."""
 
 
 def result_of(run: Run) -> RunResult:
@@ -78,7 +79,7 @@ def cost_of(run: Run) -> CostSummary:
 
 def rfc3339(at: Micros | int) -> str:
     """An instant for people and programs: RFC 3339, UTC, with microseconds."""
-    return (_EPOCH + timedelta(microseconds=at)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds") + "Z"
 
 
 def _recorded_cost(done: e.ProposalCompleted) -> CostSummary:

@@ -153,7 +153,8 @@ class Run:
     def stamp(self, recorded_at: Micros) -> None:
         """Tell the actions settled by the last append when that was."""
         for state in self.unstamped:
-            state.settled_at = recorded_at
+            if state.status is not None:  # else it was to be tried again in the same append
+                state.settled_at = recorded_at
         self.unstamped.clear()
         self.started_at = self.started_at or recorded_at
         if self.completed is not None:

@@ -1,8 +1,8 @@
-"""An agent in a loop: a model proposes a plan, the runtime runs it, until the model has no more.
+"""An agent in a loop: a model proposes a plan, the runtime runs it, until the model is done.
 
-The model is asked by a tool, so its answers are recorded and paid for once: kill this program and
-start it again, and it goes on with the plan that it had. Each turn is two runs, `think-N` and
-`act-N`; a run that is finished only returns its result.
+Each proposal is recorded before anything of it is done, with what asking for it cost. So kill this
+program and start it again: it goes on with the plan that it had, and the model is asked only for
+what it has not proposed yet. Once the goal is reached, the program only prints what is recorded.
 """
 
 import asyncio
@@ -11,11 +11,9 @@ from typing import Any
 
 from carstore import connect
 from carstore.names import Json
-from engine import Action, Proposal, Runtime, ToolContext, tool
+from engine import Runtime, ToolContext, tool
+from engine.pursue import Done, Situation
 from projections import COSTS, rows
-
-MAX_TURNS = 20
-"""A model that never says that it is done is stopped."""
 
 LIBRARY = {
     "durable execution": ["event log", "idempotency"],
@@ -27,7 +25,7 @@ LIBRARY = {
 
 
 def model(question: str, notes: dict[str, list[str]]) -> str:
-    """What a model answers: a plan as JSON, without actions once it knows enough. A stub."""
+    """What a model answers: a plan as JSON, without actions once it knows enough. A script."""
     mentioned = {topic for topics in notes.values() for topic in topics} or {question}
     actions = [
         {"id": f"look-{place}", "type": "tool_call", "tool": "look_up", "parameters": {"topic": t}}
@@ -36,47 +34,40 @@ def model(question: str, notes: dict[str, list[str]]) -> str:
     return json.dumps({"source": "researcher", "actions": actions})
 
 
-@tool(read_only=True)
-def ask_model(question: str, notes: dict[str, list[str]], ctx: ToolContext) -> str:
-    """Ask what to do next, and say what that cost."""
+def propose(situation: Situation) -> Json:
+    """Ask the model what to do next, and say what that cost."""
+    question = situation.goal["question"]
+    notes = {key.removeprefix("notes/"): found for key, found in situation.state.items()}
     answer = model(question, notes)
     tokens_in = len(question + json.dumps(notes)) // 4
     tokens_out = len(answer) // 4
     price_micros = tokens_in * 3 + tokens_out * 15
-    ctx.meter(agent="planner", tokens_in=tokens_in, tokens_out=tokens_out, cost_micros=price_micros)
-    return answer
+    situation.meter(
+        agent="planner", tokens_in=tokens_in, tokens_out=tokens_out, cost_micros=price_micros
+    )
+    plan = json.loads(answer)
+    if not plan["actions"]:
+        return Done(answer=sorted(notes))
+    topics = [action["parameters"]["topic"] for action in plan["actions"]]
+    print(f"step {situation.step}: {', '.join(topics)}", flush=True)
+    return plan
 
 
 @tool(idempotent=True)
-def look_up(topic: str, ctx: ToolContext) -> dict[str, Any]:
+async def look_up(topic: str, ctx: ToolContext) -> dict[str, Any]:
     """What the library says of a topic, which is also noted in the state."""
+    await asyncio.sleep(0.05)
     ctx.set(f"notes/{topic}", LIBRARY[topic])
     ctx.meter(tokens_in=10, cost="0.000010")  # for the proposal's source: the researcher
     return {"topic": topic, "leads_to": LIBRARY[topic]}
 
 
-async def output_of(runtime: Runtime, proposal: Proposal | str, run_id: str) -> list[Json]:
-    """Run a proposal, or take its recorded result; the outputs of its actions."""
-    result = await runtime.execute(proposal, run_id=run_id)
-    if result.status != "succeeded":
-        raise SystemExit(f"{run_id} is {result.status}: carstore show agent_loop.db {run_id}")
-    return [action.output for action in result.results]
-
-
 async def main() -> None:
-    question = "durable execution"
-    notes: dict[str, list[str]] = {}
+    goal = {"question": "durable execution"}
     async with connect("agent_loop.db") as store:
-        runtime = Runtime(store, tools=[ask_model, look_up])
-        for turn in range(1, MAX_TURNS + 1):
-            asked = Action(tool="ask_model", parameters={"question": question, "notes": notes})
-            thought = Proposal(source="planner", actions=[asked])
-            [answer] = await output_of(runtime, thought, f"think-{turn}")
-            found = await output_of(runtime, answer, f"act-{turn}")
-            if not found:
-                break
-            notes |= {one["topic"]: one["leads_to"] for one in found}
-            print(f"turn {turn}: {', '.join(one['topic'] for one in found)}")
+        runtime = Runtime(store, tools=[look_up])
+        found = await runtime.pursue(goal, propose, pursuit="research", max_cost="0.05")
+        print(f"{found.status} after {found.steps} steps: {', '.join(found.answer or [])}")
         for cost in (await rows(store, COSTS)).values():
             print(f"{cost.agent}: {cost.calls} calls, ${cost.cost_micros / 1_000_000:.6f}")
 

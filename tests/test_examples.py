@@ -77,19 +77,38 @@ def test_the_first_program_survives_kill_9(tmp_path: Path) -> None:
     assert finished("first.py", tmp_path) == "succeeded\n"
 
 
+STEPS = [
+    "step 1: durable execution",
+    "step 2: event log, idempotency",
+    "step 3: hash chain",
+    "step 4: SHA-256",
+]
+FOUND = "done after 4 steps: SHA-256, durable execution, event log, hash chain, idempotency"
+
+
 def test_the_agent_goes_on_until_its_model_is_done_and_asks_nothing_twice(tmp_path: Path) -> None:
-    told = finished("agent_loop.py", tmp_path)
-    assert told.splitlines() == [
-        "turn 1: durable execution",
-        "turn 2: event log, idempotency",
-        "turn 3: hash chain",
-        "turn 4: SHA-256",
-        "planner: 5 calls, $0.002862",
-        "researcher: 5 calls, $0.000050",
-    ]
+    *steps, found, planner, researcher = finished("agent_loop.py", tmp_path).splitlines()
+    assert steps == STEPS
+    assert found == FOUND
+    assert planner == "planner: 5 calls, $0.002862"
+    assert researcher == "researcher: 5 calls, $0.000050"
     done = events(tmp_path / "agent_loop.db", "action_succeeded")
-    assert finished("agent_loop.py", tmp_path) == told
+    again = finished("agent_loop.py", tmp_path).splitlines()
+    assert again == [found, planner, researcher]
     assert events(tmp_path / "agent_loop.db", "action_succeeded") == done
+
+
+def test_the_agent_survives_kill_9(tmp_path: Path) -> None:
+    before = killed_after(STEPS[2], "agent_loop.py", tmp_path)
+    proposed = events(tmp_path / "agent_loop.db", "proposal_received")
+    *after, found, _, researcher = finished("agent_loop.py", tmp_path).splitlines()
+    assert before == STEPS[:3]
+    # Whether the third proposal was recorded before the kill is for that moment to say.
+    assert proposed in (2, 3)
+    assert after == STEPS[proposed:]
+    assert found == FOUND
+    assert researcher == "researcher: 5 calls, $0.000050"
+    assert events(tmp_path / "agent_loop.db", "proposal_received") == 4
 
 
 PLAN = """

@@ -6,6 +6,7 @@ shares a batch with the appends of others, only its conditions can fail.
 
 from asyncio import Future
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from attrs import define
@@ -68,6 +69,10 @@ def prepare(entries: Sequence[Entry], expect: Expect, redaction: Redaction) -> S
         check_names("expect", _names_of(expect))
     blobs: list[Blob] = []
     prepared = [_prepare(entry, redaction, blobs) for entry in entries]
+    # An append is about one run, mostly: a name that stands in many events is looked at once.
+    check_names("stream", [name for name, _ in groupby([one.stream for one in prepared])])
+    run_ids = groupby([one.run_id for one in prepared if one.run_id is not None])
+    check_names("run_id", [name for name, _ in run_ids])
     submission = Submission(prepared, expect, blobs)
     for _, _, encoded in prepared:
         if has_references(encoded.data if encoded.rest is None else encoded.rest):
@@ -93,9 +98,6 @@ def _prepare(entry: Entry, redaction: Redaction, blobs: list[Blob]) -> Prepared:
         if beside:
             blobs.extend(beside)
             encoded = encode(event)
-    check_names("stream", (stream,))
-    if run_id is not None:
-        check_names("run_id", (run_id,))
     if encoded.rest is not None:
         check_names("scope or key", (encoded.scope, encoded.key))
     elif encoded.kind in LEASE_KINDS:

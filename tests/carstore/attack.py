@@ -45,9 +45,9 @@ def next_event(
     ).fetchone()
     event = {
         "position": position + 1, "stream_id": stream_id, "version": version + 1,
-        "kind": "action_validated", "schema_version": SCHEMA_VERSIONS["action_validated"], "recorded_at": 5, "run_id": None,
+        "kind": "action_validated", "schema_version": 1, "recorded_at": 5, "run_id": None,
         "scope": None, "key": None, "fence": lease if token else None, "fence_token": token,
-        "data": '{"action_id":"x","tool":null}', "prev_hash": prev_hash,
+        "data": '{"action_id":"x"}', "prev_hash": prev_hash,
     }  # fmt: skip
     assert not other.keys() - set(COLUMNS)
     event |= other

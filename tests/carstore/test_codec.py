@@ -234,7 +234,7 @@ def test_a_text_cut_or_changed_anywhere_decodes_or_is_refused(
 
 @pytest.mark.parametrize(
     ("kind", "schema_version"),
-    [("no_such_kind", 1), ("action_validated", 2), ("action_validated", 0), ("", 1)],
+    [("no_such_kind", 1), ("action_validated", 3), ("action_validated", 0), ("", 1)],
 )
 def test_unknown_kinds_and_versions_are_told_apart_from_bad_data(
     kind: str, schema_version: int

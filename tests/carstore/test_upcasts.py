@@ -66,6 +66,32 @@ def test_there_is_nothing_before_the_first_and_after_the_newest(version: int) ->
         decode(LogEpochStarted.kind, version, '{"epoch":0,"log_id":"abc","origin":null}')
 
 
+def test_what_was_added_to_a_kind_says_in_older_events_that_it_was_not_there() -> None:
+    """Each step for itself, so that a default that changes later changes nothing of the past."""
+    for kind, made in ADDED.items():
+        assert UPCASTS[kind, 1]({}) == made
+        assert SCHEMA_VERSIONS[kind] == 2
+        defaults = {one.name: one.default for one in fields(KINDS[kind]) if one.name in made}
+        assert defaults == made
+
+
+ADDED: dict[str, dict[str, Json]] = {
+    "proposal_received": {
+        "policies": None,
+        "budget": None,
+        "deadline_at": None,
+        "replaces": None,
+        "replans_left": 0,
+        "replan_on_rejection": False,
+        "pursuit": None,
+    },
+    "action_validated": {"tool": None},
+    "action_executing": {"reserved": None, "reuse_key": None},
+    "action_deduplicated": {"cause": "reuse"},
+    "inference_metered": {"currency": "USD"},
+}
+
+
 # A chain of several steps, which no kind has yet.
 
 
@@ -74,7 +100,7 @@ def _from_1(data: dict[str, Json]) -> dict[str, Json]:
 
 
 def _from_2(data: dict[str, Json]) -> dict[str, Json]:
-    return {"action_id": data.get("name")}
+    return {"action_id": data.get("name"), "tool": None}
 
 
 @pytest.fixture
@@ -88,11 +114,12 @@ def chain(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], Upcast]:
 
 
 def test_steps_are_taken_one_after_the_other(chain: object) -> None:
-    for version, data in ((1, '{"id":"a"}'), (2, '{"name":"a"}'), (3, '{"action_id":"a"}')):
+    newest = '{"action_id":"a","tool":null}'
+    for version, data in ((1, '{"id":"a"}'), (2, '{"name":"a"}'), (3, newest)):
         assert decode("action_validated", version, data) == ActionValidated(action_id="a")
     assert codec.encode(ActionValidated(action_id="a")).schema_version == 3
     with pytest.raises(UnknownEvent):
-        decode("action_validated", 4, '{"action_id":"a"}')
+        decode("action_validated", 4, newest)
 
 
 def test_data_is_never_taken_for_that_of_another_version(chain: object) -> None:

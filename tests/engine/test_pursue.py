@@ -24,6 +24,7 @@ from engine.buffered import ContextMisused
 from engine.cancel import cancel
 from engine.errors import InvalidRunId
 from engine.ledger import balances, set_budget
+from engine.prove.people import People
 from engine.pursue import (
     MAX_REFUSALS,
     MAX_STEPS,
@@ -39,7 +40,6 @@ from engine.signals import signal
 from projections import COSTS, RUNS, rows, select
 from tests.engine.harness import (
     Hands,
-    People,
     call,
     count_appends,
     in_loop,
@@ -521,6 +521,20 @@ async def test_a_run_in_the_place_of_an_aborted_one_stands_for_the_step(db: Path
             "p-s1", "p-s1-r1"
         }  # fmt: skip
         assert await runtime(store, given).pursue(GOAL, said(), pursuit="p") == found
+
+
+@in_loop
+async def test_such_a_run_is_gone_on_with_also_where_nobody_replans(db: Path) -> None:
+    wait = plan(call("w", "wait_signal", parameters={"name": "go"}))
+    given = [Hands().tool("bad", fails=9)]
+    async with opened(db) as store:
+        made = runtime(store, given, replan=lambda _: wait)
+        found = await made.pursue(GOAL, said(plan(call("bad"))), pursuit="p")
+        assert (found.status, found.results[0].run_id) == ("waiting", "p-s1-r1")
+        await signal(store, RunId("p-s1-r1"), "go", 5)
+        found = await runtime(store, given).pursue(GOAL, said(Done()), pursuit="p")
+        assert (found.status, found.results[0].status) == ("done", "succeeded")
+        assert found.results[0].run_id == "p-s1-r1"
 
 
 # --- who may go on ---

@@ -168,10 +168,10 @@ def test_what_the_rules_are_said_to_forbid_they_forbid(
     succeeded = all(one.status == "succeeded" for one in result.results)
     if report.errors:
         assert not succeeded
-    simple = all(
-        action.type != "tool_call" or not has_unknown(one.output)
-        for action, one in zip(plan.actions, simulate(plan, before).actions, strict=True)
+    known = all(
+        action.tool != "writes" and "$" not in repr(action.parameters) for action in plan.actions
     )
-    if simple and report.valid and all(one.code is not Code.MAY_FAIL for one in report.issues):
-        refused = [one.error or "" for one in result.results if one.status == "rejected"]
-        assert not [error for error in refused if "denied" in error or "policy" in error]
+    ordered = not any("require_state" in rule for rule in rules)
+    if report.valid and known and ordered:
+        open_still = any(one.code is Code.MAY_FAIL for one in report.issues)
+        assert open_still or all(one.status != "rejected" for one in result.results)

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
 from carstore import connect
-from tests.engine.cli.harness import BAD, GOOD, Folder, call, cli, plan, wait_for, write
+from tests.engine.cli.harness import BAD, GOOD, Done, Folder, call, cli, plan, wait_for, write
 
 LATE = plan(
     call("w", "wait", path="began", seconds=0.3, _timeout_ms=50, _failure_behavior="retry"),
@@ -213,3 +214,56 @@ def test_a_resume_tells_only_what_is_new(waiting: Folder) -> None:
     cli("resolve", "a.db", "w", "w", "--succeeded", '"1"')
     done = cli("resume", "a.db", "--tools", "tools.py")
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["w", "after"]
+
+
+# --- what waits without a doubt ---
+
+NAP = {"id": "nap", "tool": "sleep", "parameters": {"seconds": 0.3}}
+ORDER = {"id": "order", "tool": "wait_signal", "parameters": {"name": "paid"}}
+
+
+def statuses(done: Done) -> list[str]:
+    return [one["status"] for one in done.json[0]["results"]]
+
+
+def test_a_sleep_goes_on_once_its_time_has_come_and_needs_no_tools(folder: Folder) -> None:
+    content = plan({**NAP, "parameters": {"seconds": 3600}}, write("w", "k", 1))
+    assert cli("run", "a.db", folder.plan(content), "--run-id", "long", "--quiet").code == 3
+    again = cli("resume", "a.db", "--json", "--quiet")
+    assert (again.code, statuses(again)) == (3, ["succeeded"])
+    assert again.json[0]["waits_for"] == "time"
+    content = plan(NAP, {**write("w", "k", 2), "dependencies": ["nap"]})
+    assert cli("run", "a.db", folder.plan(content), "--run-id", "short", "--quiet").code == 3
+    time.sleep(0.35)
+    done = cli("resume", "a.db", "short", "--json", "--quiet")
+    assert (done.code, statuses(done)) == (0, ["succeeded", "succeeded"])
+    assert cli("state", "a.db", "--json").json == {"k": 2}
+
+
+def test_looking_at_what_still_waits_records_nothing(folder: Folder) -> None:
+    cli("run", "a.db", folder.plan(plan(ORDER)), "--run-id", "w", "--quiet")
+    head = cli("head", "a.db").stdout
+    for _ in range(2):
+        assert cli("resume", "a.db", "w").code == 3
+    assert cli("head", "a.db").stdout == head
+
+
+def test_a_signal_is_the_output_of_what_waited_for_it(folder: Folder) -> None:
+    content = plan(ORDER, call("twice", "double", n="$order.output.amount"))
+    assert folder.run(content, "--run-id", "w", "--json").json["waits_for"] == "signal"
+    assert cli("signal", "a.db", "w", "paid", '{"amount": 7}', "--by", "shop").code == 0
+    done = cli("resume", "a.db", "--tools", "tools.py", "--json", "--quiet")
+    assert done.code == 0
+    assert [one["output"] for one in done.json[0]["results"]] == [{"amount": 7}, 14]
+
+
+def test_a_run_that_waits_and_is_cancelled_ends_so(folder: Folder) -> None:
+    content = plan(
+        call("keep", "keep", _reversibility="compensable"), {**ORDER, "dependencies": ["keep"]}
+    )
+    assert folder.run(content, "--run-id", "w").code == 3
+    assert cli("cancel", "a.db", "w", "--compensate", "--reason", "wrong").code == 0
+    done = cli("resume", "a.db", "--tools", "tools.py", "--json", "--quiet")
+    assert (done.code, done.json[0]["stopped"]) == (1, "cancelled: wrong")
+    assert done.json[0]["results"][0]["rolled_back"]
+    assert statuses(done) == ["succeeded", "skipped"]

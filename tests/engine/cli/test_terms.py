@@ -1,19 +1,19 @@
 """What runs may do: rules, permissions, budgets and deadlines on the command line."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from engine.cli import terms
 from engine.policy_file import NEEDS_RE2
 from engine.rules.money import micros_of
 from tests.engine.cli.harness import (
+    ROOT,
     Done,
     Folder,
     call,
@@ -31,14 +31,14 @@ PAY = plan(call("pay", "spend", amount=7), call("more", "spend", "pay", amount=7
 
 WAIT = {"id": "wait", "tool": "wait_signal", "parameters": {"name": "go"}}
 
-FROZEN = '''
+FROZEN = """
 from engine.policies import policy
 
 @policy(version={version})
 def frozen(judged):
     if judged.action.tool == "double":
         return "it is frozen"
-'''
+"""
 
 
 def events(kind: str, db: str = "a.db") -> list[dict[str, Any]]:
@@ -79,7 +79,9 @@ def test_rules_of_several_files_all_judge(folder: Folder) -> None:
 
 
 def test_every_policy_of_a_python_file_judges(folder: Folder) -> None:
-    second = '\n@policy\ndef small(judged):\n    return "too large" if judged.parameters else None\n'
+    second = (
+        '\n@policy\ndef small(judged):\n    return "too large" if judged.parameters else None\n'
+    )
     (folder / "rules.py").write_text(FROZEN.format(version=1) + second)
     done = folder.run(TWO, "--policies", "rules.py", "--json")
     assert done.code == 1
@@ -160,6 +162,29 @@ def test_what_is_named_again_is_quoted_for_a_shell() -> None:
     assert given.resume_command("a.db") == (
         "carstore resume a.db --tools 'my tools.py' --mcp 'npx server' --policies a.py"
     )
+
+
+# --- MCP servers ---
+
+
+def test_a_run_goes_on_with_the_mcp_servers_that_are_named_again(folder: Folder) -> None:
+    pytest.importorskip("mcp", reason="the extra mcp is not installed")
+    server = shlex.join([sys.executable, str(ROOT / "tests/engine/mcp_server.py"), "stdio"])
+    content = plan(WAIT, call("sum", "calc/add", "wait", a=1, b=2))
+    name = folder.plan(content)
+    done = cli("run", "a.db", name, "--mcp", f"calc={server}", "--run-id", "m")
+    assert done.code == 3
+    assert f"--mcp {shlex.quote(f'calc={server}')}" in done.stderr.splitlines()[0]
+    cli("signal", "a.db", "m", "go", "1")
+    without = cli("resume", "a.db", "m", "--json")
+    assert (without.code, without.json["error"]["code"]) == (2, "tools_changed")
+    done = cli("resume", "a.db", "m", "--mcp", f"calc={server}", "--json", "--quiet")
+    assert done.code == 0
+    assert done.json[0]["results"][1]["output"]["total"] == 3
+
+
+def test_a_server_that_cannot_be_named_so_is_refused(folder: Folder) -> None:
+    assert refused(folder, "--mcp", "'open")["path"] == "--mcp"
 
 
 # --- consent ---
@@ -291,7 +316,9 @@ def running(folder: Folder, content: Any, *options: str) -> "subprocess.Popen[by
 
 def test_a_run_in_a_slow_call_hears_another_process_that_cancels_it(folder: Folder) -> None:
     content = plan(
-        write("w", "k", 1), call("slow", "wait", "w", path="began"), call("b", "double", "slow", n=1)
+        write("w", "k", 1),
+        call("slow", "wait", "w", path="began"),
+        call("b", "double", "slow", n=1),
     )
     started = running(folder, content, "--run-id", "x", "--json", "--quiet")
     try:
