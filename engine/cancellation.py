@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 
 from attrs import define, field
 
@@ -15,8 +16,8 @@ class Cancellation:
 
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
     _requested: bool = field(init=False, default=False)
-    _ended: Exception | None = field(init=False, default=None)
-    _waiting: set[asyncio.Future[None]] = field(init=False, factory=set)
+    _ended: Callable[[], Exception] | None = field(init=False, default=None)
+    _waiting: list[asyncio.Future[None]] = field(init=False, factory=list)
 
     @property
     def requested(self) -> bool:
@@ -29,11 +30,13 @@ class Cancellation:
             self._requested = True
             self._wake(None)
 
-    def end(self, error: Exception) -> None:
-        """Tell all who wait for a request that none will come, by raising `error` there."""
+    def end(self, error: Callable[[], Exception]) -> None:
+        """Tell all who wait for a request that none will come, by raising there what `error`
+        gives."""
         with self._lock:
             self._ended = error
-            self._wake(error)
+            if self._waiting:
+                self._wake(error())
 
     async def wait(self) -> None:
         """Return once a stop is requested, or raise what `end` was given."""
@@ -41,14 +44,14 @@ class Cancellation:
             if self._requested:
                 return
             if self._ended is not None:
-                raise self._ended
+                raise self._ended()
             told = asyncio.get_running_loop().create_future()
-            self._waiting.add(told)
+            self._waiting.append(told)
         try:
             await told
         finally:
             with self._lock:
-                self._waiting.discard(told)
+                self._waiting.remove(told)
 
     def _wake(self, error: Exception | None) -> None:
         for told in self._waiting:

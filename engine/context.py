@@ -105,7 +105,7 @@ class ToolContext:
     """Sets an amount aside and tells what is left; None: nothing is limited."""
 
     _lock: threading.Lock = field(init=False, repr=False, factory=threading.Lock)
-    _closed: threading.Event = field(init=False, repr=False, factory=threading.Event)
+    _closed: bool = field(init=False, repr=False, default=False, on_setattr=setters.NO_OP)
     _buffer: Buffer = field(init=False, repr=False, factory=Buffer)
     _cancellation: Cancellation = field(init=False, repr=False, factory=Cancellation)
     _questions: Questions = field(init=False, repr=False)
@@ -314,7 +314,7 @@ class ToolContext:
     @property
     def closed(self) -> bool:
         """Whether the attempt is over."""
-        return self._closed.is_set()
+        return self._closed
 
     @property
     def buffered(self) -> Buffered:
@@ -342,10 +342,10 @@ class ToolContext:
         A thread that waits in `get`, and tasks that wait in `wait_cancelled`, get `ContextClosed`.
         """
         with self._lock:
-            self._closed.set()
+            self._closed = True
             content = self._buffer.content()
         self._questions.close()
-        self._cancellation.end(self._over())
+        self._cancellation.end(self._over)
         return content
 
     def _known(self, key: str) -> StateRead | None:
@@ -360,7 +360,7 @@ class ToolContext:
 
     def _check_open(self, key: str | None = None) -> None:
         """Whether the tool may still do something, and may use `key`."""
-        if self._closed.is_set():
+        if self._closed:
             raise self._over()
         if key is not None and self._may_use is not None and not self._may_use(key):
             raise CapabilityDenied(self.tool, key)

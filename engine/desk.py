@@ -22,6 +22,7 @@ from engine.accounts import Ledger
 from engine.action_state import ActionState, Attempts, Doubt
 from engine.authority import NOBODY, Authority, Verdict
 from engine.begin import flight, idempotency_key
+from engine.bell import Bell
 from engine.context import Spender, ToolContext
 from engine.declare import Tool
 from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
@@ -89,7 +90,7 @@ class Desk:
     journal: Journal
     equipment: Equipment
     authority: Authority = NOBODY
-    wake: asyncio.Event = field(factory=asyncio.Event)
+    wake: Bell = field(factory=Bell)
     calls: dict[Place, tuple[Call, "asyncio.Task[None]"]] = field(factory=dict)
     timers: dict[Place, asyncio.TimerHandle] = field(factory=dict)
     outcomes: list[Outcome] = field(factory=list)
@@ -335,7 +336,7 @@ class Desk:
         del self.timers[place]
         if not place[1]:
             self.startable.append(place[0])
-        self.wake.set()
+        self.wake.ring()
 
     def stop_timer(self, place: Place) -> None:
         timer = self.timers.pop(place, None)
@@ -428,7 +429,7 @@ class Desk:
             return  # it was abandoned, and that is recorded
         del self.calls[place]
         self.outcomes.append(outcome)
-        self.wake.set()
+        self.wake.ring()
 
     def _why_stopped(self, place: Place) -> str | None:
         """Why a call was cancelled by its driver; None if it was not."""
@@ -470,7 +471,7 @@ class Desk:
             call=made, ending=Ending.UNKNOWN, error=error, duration_us=0, buffered=buffered
         )
         self.outcomes.append(masked(unknown))
-        self.wake.set()
+        self.wake.ring()
 
     def _end_badly(self, place: Place, made: Call, task: "asyncio.Task[None]") -> None:
         """A call that came to no outcome: it was given up before it began, or `perform` failed."""

@@ -16,7 +16,6 @@ attempt, a retry that is due, an answer to a doubt, a failure that aborts) is al
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from carstore import events as e
 from carstore.errors import Busy, DiskFull, StateConflict
@@ -96,31 +95,30 @@ class Driver:
             await desk.journal.let_go()
             raise
         finally:
+            desk.wake.stop()
             await desk.drop_calls()
 
     async def _wait(self) -> None:
         """Wait until something has happened, but not beyond what is due, nor for long without a
         look at the inbox: nothing else tells what other processes ask of the run."""
-        seconds = INBOX_SECONDS
-        due = self._due()
+        until, due = self._inbox_at, self._due()
         if due is not None:
-            seconds = min(seconds, max(due - self._desk.journal.clock.now(), 0) / 1e6)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._desk.wake.wait()
+            seconds = (due - self._desk.journal.clock.now()) / 1e6
+            until = min(until, asyncio.get_running_loop().time() + seconds)
+        await self._desk.wake.wait(until)
 
     def _due(self) -> int | None:
         """When the run has to be looked at at the latest, microseconds UTC; None: whenever."""
         desk = self._desk
         deadline = None if desk.run.stopping else desk.run.received.deadline_at
-        ends = [one for one in (next_due(desk), deadline) if one is not None]
-        return min(ends, default=None)
+        waited_for = next_due(desk) if desk.waiting else None
+        return min((one for one in (waited_for, deadline) if one is not None), default=None)
 
     def interrupt(self) -> None:
         """Start nothing more, wait for the calls in flight, and put the run down."""
         self._interrupted = True
         self._stop_calls()
-        self._desk.wake.set()
+        self._desk.wake.ring()
 
     def give_up(self) -> None:
         """Do not wait for the calls in flight any longer: what becomes of them is unknown."""

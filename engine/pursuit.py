@@ -1,8 +1,7 @@
 """A pursuit as the log has it, and the one who appends to its stream.
 
-The stream holds the goal with its limits, what the proposing cost, and the end. Whoever pursues
-the goal holds the lease `pursuit/ID`, and every append carries its fence. The grant rides in the
-append that begins the pursuit, the release in the one that ends it.
+The stream holds the goal with its limits, what the proposing cost, and the end, each appended under
+the fence of the lease `pursuit/ID`, which whoever pursues the goal holds.
 """
 
 from collections import Counter
@@ -223,9 +222,8 @@ class Pursuit:
             LeaseLost: somebody else may have taken over.
         """
         held, row = self._held, await self.store.leases.row(self.lease)
-        if held is None or row is None or row.token != held.token:
-            raise LeaseLost(self.lease)
-        if not held.is_held(self.store.clock):
+        ours = held is not None and row is not None and row.token == held.token
+        if held is None or not ours or not held.is_held(self.store.clock):
             raise LeaseLost(self.lease)
 
     def is_late(self) -> bool:

@@ -69,7 +69,7 @@ class Authorities:
         if has_unknown(whole):
             if not isinstance(policy.rule, dict) or _ALLOWING in policy.rule:
                 return []
-            probes = [marked(whole, lambda: None), marked(whole, dict)]
+            probes = [marked(whole, dict), marked(whole, lambda: None)]
         answers: list[list[Judgement]] = []
         for probe in probes:
             sight = _Sight(index, world, looked)

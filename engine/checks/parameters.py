@@ -154,7 +154,7 @@ def _relaxed(schema: Json, value: Any) -> Json:
     if not has_unknown(value) or not isinstance(schema, dict):
         return schema
     if isinstance(value, Unknown):
-        return schema
+        return ANYTHING
     kept = {name: schema[name] for name in _INDEPENDENT if name in schema}
     if isinstance(value, dict):
         kept |= _relaxed_object(schema, value)

@@ -56,19 +56,23 @@ def verify(
     rules = Authorities(policies, capabilities, tools, proposal.source)
     course = follow(graph, tools, state, positions=positions, as_meant=True, authority=rules)
     issues = list(_of_the_plan(proposal, tools, capabilities))
-    by_action: list[list[Finding]] = [[] for _ in graph.actions]
-    for stop in course.stops:
-        by_action[stop.index] += _of_an_action(graph, course, stop, tools, state)
-    for index, finding in races(graph, course.world):
-        by_action[index].append(finding)
-    if tools is not None:
-        for index, finding in left_behind(graph, course, tools):
-            by_action[index].append(finding)
-    for stop in course.stops:
-        found = sorted(by_action[stop.index], key=lambda one: one.severity is Severity.WARNING)
+    for stop, findings in zip(course.stops, _by_action(graph, course, tools, state), strict=True):
+        found = sorted(findings, key=lambda one: one.severity is Severity.WARNING)
         issues += [_issue(stop.action.id, finding) for finding in found]
     names = tuple(tuple(graph.actions[i].id for i in level) for level in graph.levels())
     return Report(issues=tuple(issues), levels=names)
+
+
+def _by_action(
+    graph: Graph, course: Course, tools: Tools | None, state: Mapping[str, Json] | None
+) -> list[list[Finding]]:
+    found = [list(_of_an_action(graph, course, one, tools, state)) for one in course.stops]
+    for index, finding in races(graph, course.world):
+        found[index].append(finding)
+    if tools is not None:
+        for index, finding in left_behind(graph, course, tools):
+            found[index].append(finding)
+    return found
 
 
 def _issue(action_id: str | None, finding: Finding) -> Issue:

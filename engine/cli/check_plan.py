@@ -31,7 +31,9 @@ from engine.cli.stopping import run_stoppable
 from engine.ir import Action, Proposal
 from engine.plan_json import parse_proposal
 from engine.policy_file import load_permissions, load_policies
-from engine.tools import load_tools
+from engine.rules.capabilities import CapabilitySet
+from engine.rules.policies import Policy
+from engine.tools import Tools, load_tools
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -107,19 +109,7 @@ def check(
         met = run_stoppable(_met(database, Scope(scope), at, proposals))
     with tools_print_to_stderr():
         known = None if tools is None else load_tools(tools)
-    found = _Found(
-        proposal=proposals[0],
-        report=verify(
-            proposals[0],
-            tools=known,
-            state=met.state,
-            positions=met.positions,
-            policies=policies,
-            capabilities=capabilities,
-        ),
-        simulation=simulate(proposals[0], met.state, tools=known),
-        conflicts=transaction_check(proposals, positions=met.positions, state=met.state),
-    )
+    found = _looked_at(proposals, known, met, policies, capabilities)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -156,6 +146,29 @@ class _Found:
             },
             "conflicts": [conflict.to_dict() for conflict in self.conflicts],
         }
+
+
+def _looked_at(
+    proposals: Sequence[Proposal],
+    tools: Tools | None,
+    met: _Met,
+    policies: Sequence[Policy],
+    capabilities: CapabilitySet | None,
+) -> _Found:
+    """What there is to say of the first plan, and of it together with the others."""
+    return _Found(
+        proposal=proposals[0],
+        report=verify(
+            proposals[0],
+            tools=tools,
+            state=met.state,
+            positions=met.positions,
+            policies=policies,
+            capabilities=capabilities,
+        ),
+        simulation=simulate(proposals[0], met.state, tools=tools),
+        conflicts=transaction_check(proposals, positions=met.positions, state=met.state),
+    )
 
 
 async def _met(path: str, scope: Scope, at: int | None, proposals: Sequence[Proposal]) -> _Met:

@@ -11,7 +11,11 @@ from engine.cli.screen import print_json, write
 
 __all__ = ["new"]
 
-FILES = {"plan.json": "plan.json", "tools.py": "tools.py.txt"}
+FILES = {
+    "plan.json": "plan.json",
+    "tools.py": "tools.py.txt",
+    "policies.toml": "policies.toml",
+}
 """The files made, and what they are copied from: a template is no module of ours."""
 
 
@@ -19,7 +23,7 @@ FILES = {"plan.json": "plan.json", "tools.py": "tools.py.txt"}
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @json_option
 def new(folder: Path, as_json: bool) -> None:
-    """Make DIR with a plan, the tools that it calls, and three commands to try."""
+    """Make DIR with a plan, the tools that it calls, rules for it, and three commands to try."""
     _make(folder)
     commands = _commands(folder)
     if as_json:
@@ -31,7 +35,8 @@ def new(folder: Path, as_json: bool) -> None:
             }
         )
         return
-    write(f"Made {' and '.join(str(folder / name) for name in FILES)}. Try:")
+    *some, last = [str(folder / name) for name in FILES]
+    write(f"Made {', '.join(some)} and {last}. Try:")
     for command in commands:
         write(f"  {command}")
 

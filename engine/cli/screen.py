@@ -107,6 +107,16 @@ def dollars(micros: int) -> str:
     return f"{sign}${whole // 1_000_000}.{whole % 1_000_000:06d}"
 
 
+def money(micros: int, currency: str) -> str:
+    """Millionths of a unit of some currency, exactly: `$1.500000`, or `1.50 EUR`."""
+    if currency == "USD":
+        return dollars(micros)
+    sign, whole = ("-" if micros < 0 else ""), abs(micros)
+    cents, rest = divmod(whole % 1_000_000, 10_000)
+    decimals = f"{cents:02d}" + (f"{rest:04d}".rstrip("0") if rest else "")
+    return f"{sign}{whole // 1_000_000}.{decimals} {currency}"
+
+
 # --- standard output ---
 
 

@@ -152,7 +152,7 @@ def _show_costs(outcome: Outcome) -> None:
             f"{cost.calls:,}",
             f"{cost.tokens_in:,}",
             f"{cost.tokens_out:,}",
-            screen.dollars(cost.cost_micros),
+            screen.money(cost.cost_micros, cost.currency),
         ]
         for cost in outcome.costs
     ]

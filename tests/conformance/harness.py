@@ -24,6 +24,7 @@ from carstore.store import Store
 from engine import InvalidProposal, Runtime, ToolContext, ToolSchema, resolve, tool
 from engine.approvals import approve, reject
 from engine.cancel import cancel
+from engine.ledger import set_budget
 from engine.prove.people import People, opened
 from engine.rules.retries import Backoff
 from engine.signals import signal
@@ -217,6 +218,10 @@ class Play:
     async def do_cancel(self, step: Step) -> dict[str, Any]:
         given = {"by": "ada", **step.get("given", {})}
         return {"asked": await cancel(self.store, step.get("run", "r"), **given)}
+
+    async def do_set_budget(self, step: Step) -> dict[str, Any]:
+        await set_budget(self.store, step["name"], step["costs"], by="ada")
+        return {}
 
     # --- what is seen ---
 

@@ -48,6 +48,8 @@ class Script:
     trace: list[str] = field(factory=list)
     """`tool begins` and `tool ends`, in the order in which that happened."""
     _made: dict[str, int] = field(factory=dict)
+    _keys: dict[str, list[str]] = field(factory=dict)
+    """The idempotency keys that each tool was handed."""
     _last_read: Any = None
 
     def begin_step(self) -> None:
@@ -67,6 +69,7 @@ class Script:
 
     async def act(self, tool: str, params: dict[str, Any], ctx: ToolContext) -> Any:
         """An asynchronous function."""
+        self._keys.setdefault(tool, []).append(ctx.idempotency_key)
         try:
             for one in self._next(tool, params):
                 [(name, value)] = one.items()
@@ -170,8 +173,8 @@ class Script:
                 ctx.log(value["message"], **value.get("data", {}))
             case "return_attempt":
                 return Returned(ctx.attempt)
-            case "return_key":
-                return Returned(ctx.idempotency_key)
+            case "return_whether_key_is_old":
+                return Returned(self._keys[ctx.tool].count(ctx.idempotency_key) > 1)
             case _:
                 raise BadScript(f"there is no instruction {name}")
         return None

@@ -6,20 +6,22 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define, field, fields
 
 from carstore import Store, connect
 from carstore import events as e
 from carstore.clock import ManualClock
+from carstore.copies import fork
 from carstore.errors import InvalidJson
 from carstore.names import RunId, pursuit_stream
 from carstore.redaction import Redaction
 from carstore.sqlite.verify import verify
-from engine import Proposal, RunExists, ToolContext, tool
+from engine import Proposal, RunExists, Runtime, ToolContext, tool
 from engine.buffered import ContextMisused
 from engine.cancel import cancel
 from engine.errors import InvalidRunId
@@ -32,12 +34,16 @@ from engine.pursue import (
     PursuitExists,
     PursuitOwned,
     PursuitResult,
+    PursuitStatus,
     Situation,
 )
+from engine.pursuit import step_id
+from engine.replan import Aborted
 from engine.rules.budget import Budget
 from engine.rules.money import InvalidBudget
 from engine.signals import signal
 from projections import COSTS, RUNS, rows, select
+from tests.docs.markdown import DOCS, body, plain, sections
 from tests.engine.harness import (
     Hands,
     call,
@@ -624,6 +630,24 @@ async def test_who_was_taken_over_while_asking_runs_nothing(db: Path, same_plan:
 
 
 @in_loop
+async def test_who_comes_second_sees_what_the_first_did_meanwhile(db: Path) -> None:
+    async with opened(db) as one, opened(db) as other:
+        with pytest.raises(ValueError, match="no more"):
+            await runtime(one, []).pursue(GOAL, _raises_at(2), pursuit="p")
+        claim, ended = one.leases.claim, []
+
+        async def slow(*given: Any) -> Any:
+            made = runtime(other, [])
+            ended.append(await made.pursue(GOAL, said(SET, Done(answer=1)), pursuit="p"))
+            return await claim(*given)
+
+        one.leases.claim = slow  # type: ignore[method-assign]
+        assert await runtime(one, []).pursue(GOAL, said(), pursuit="p") == ended[0]
+        assert ended[0].steps == 2
+        assert await one.leases.rows() == []
+
+
+@in_loop
 async def test_who_is_cancelled_lets_go_at_once(db: Path) -> None:
     asked = asyncio.Event()
 
@@ -642,6 +666,26 @@ async def test_who_is_cancelled_lets_go_at_once(db: Path) -> None:
         assert await store.leases.rows() == []
         assert len(await of_pursuit(store, e.InferenceMetered)) == 1
         assert (await made.pursue(GOAL, said(Done()), pursuit="p")).status == "done"
+
+
+@in_loop
+async def test_a_copy_goes_on_by_itself_but_not_with_a_run_that_was_copied_unfinished(
+    db: Path, tmp_path: Path
+) -> None:
+    wait = plan(call("w", "wait_signal", parameters={"name": "go"}))
+    async with opened(db) as store:
+        await runtime(store, []).pursue(GOAL, said(SET, wait), pursuit="p")
+        with pytest.raises(ValueError, match="no more"):
+            await runtime(store, []).pursue(GOAL, _raises_at(2), pursuit="q")
+    await fork(db, tmp_path / "copy.db")
+    async with opened(tmp_path / "copy.db") as store:
+        made = runtime(store, [])
+        found = await made.pursue(GOAL, said(), pursuit="p")
+        assert (found.status, found.results[-1].waits_for) == ("waiting", "acceptance")
+        await made.resume("p-s2", accept_copy=True)
+        await signal(store, RunId("p-s2"), "go")
+        for name in ("p", "q"):
+            assert (await made.pursue(GOAL, said(Done()), pursuit=name)).status == "done"
 
 
 # --- crashes ---
@@ -738,3 +782,30 @@ async def test_it_ends_however_often_it_is_killed(db: Path, every: int) -> None:
     async with opened(db, people) as store:
         runs = [one.run_id async for one in store.log.read(kinds=[RECEIVED])]
         assert runs == ["p-s1", "p-s2", "p-s3"]
+
+
+# --- documentation ---
+
+
+def test_the_page_names_arguments_statuses_and_limits() -> None:
+    page = sections(DOCS / "agent_loop.md")
+    rows_ = body(page["Pursuing a goal"], "Argument", "Default", "Meaning")
+    given = [one for one in signature(Runtime.pursue).parameters.values() if one.name != "self"]
+    assert [plain(name) for name, *_ in rows_] == [one.name for one in given]
+    for (_, default, _), one in zip(rows_, given, strict=True):
+        assert not default.startswith("`") or plain(default) == repr(one.default)
+    statuses = [plain(row[0]) for row in body(page["How it ends"], "Status", "When")]
+    assert statuses == [one.value for one in PursuitStatus]
+    told = body(page["What `propose` is told"], "`Situation`", "Meaning")
+    named = {name for row in told for name in plain(row[0]).replace("(...)", "").split(", ")}
+    public = {name for name in dir(Situation) if not name.startswith("_")}
+    assert {name.strip("`") for name in named} == public - {"close"}
+    aborted = body(page["Replanning"], "`Aborted`", "Meaning")
+    assert [plain(row[0]) for row in aborted] == [one.name for one in fields(Aborted)]
+    text = (DOCS / "agent_loop.md").read_text(encoding="utf-8")
+    assert f"`MAX_REFUSALS` ({MAX_REFUSALS})" in text
+    assert f"up to {MAX_STEPS:,}" in text
+
+
+def test_the_longest_id_is_as_long_as_the_page_says() -> None:
+    assert len(step_id("x" * 121, MAX_STEPS)) == 128

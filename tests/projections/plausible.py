@@ -188,6 +188,7 @@ def a_row_of_each_view() -> list[Event]:
     return [
         registered(),
         budgeted(USD=5_000_000),
+        e.PursuitStarted(pursuit="goal", goal="write it", max_steps=3),
         received("a1", "a2", "a3", "a4"),
         metered(cost_micros=7),
         changed("k", 1),

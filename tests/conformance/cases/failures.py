@@ -8,6 +8,7 @@ SLOW = {"pay": tool({"sleep": True}, {"return": "paid"})}
 HANGING = {"pay": tool({"sleep": True})}
 
 IN_DOUBT = "action timed out after 10ms"
+OLD = True
 ENDED = "the process ended during the call"
 
 CASES = [
@@ -479,7 +480,7 @@ CASES = [
         "doubt: that the plan calls the action idempotent changes nothing about the tool",
         [call("pay", "pay", failure_behavior="retry", timeout_ms=10, idempotent=True)],
         tools=SLOW,
-        tags=["timeout_is_doubt", "plan_does_not_decide"],
+        tags=["timeout_is_doubt"],
         expect=ends(
             "waiting",
             {},
@@ -759,7 +760,11 @@ CASES = [
         "crash: a call that may be repeated is made again, under the same idempotency key",
         [call("put", "put"), call("mail", "mail", dependencies=["put"])],
         tools={
-            "put": tool([{"die": True}, {"return": 1}], {"return_attempt": True}, idempotent=True),
+            "put": tool(
+                [{"die": True}, {"return": 1}],
+                {"return_whether_key_is_old": True},
+                idempotent=True,
+            ),
             "mail": tool({"return": "sent"}),
         },
         tags=["log_is_memory", "no_intent"],
@@ -784,6 +789,7 @@ CASES = [
                     {},
                     cost(2, 2),
                     calls=[["put", {}], ["mail", {}]],
+                    outputs={"put": OLD},
                 ),
             },
         ],

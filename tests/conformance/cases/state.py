@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.conformance.write import call, case, check, cost, ends, read, tool, write
+from tests.conformance.write import call, case, check, cost, ends, execute, read, tool, write
 
 STALE = "was read at position # and has changed at position #"
 
@@ -570,22 +570,26 @@ CASES = [
     case(
         "scopes: a run sees and writes only the state of its own",
         [read("r", "k"), write("w", "k", "b", dependencies=["r"])],
-        state={"k": "a"},
         options={"scope": "tenant-b"},
-        expect=ends(
-            "succeeded",
-            {"r": "succeeded", "w": "succeeded"},
-            [
-                "proposal_received",
-                "action_succeeded r",
-                "action_succeeded w",
-                "state_changed k",
-                "proposal_completed succeeded",
-            ],
-            {"k": "b"},
-            cost(0, 2),
-            outputs={"r": "a"},
-        ),
+        steps=[
+            {"do": "write", "state": {"k": "of main"}},
+            execute(
+                expect=ends(
+                    "succeeded",
+                    {"r": "succeeded", "w": "succeeded"},
+                    [
+                        "proposal_received",
+                        "action_succeeded r",
+                        "action_succeeded w",
+                        "state_changed k",
+                        "proposal_completed succeeded",
+                    ],
+                    {"k": "b"},
+                    cost(0, 2),
+                    outputs={"r": None},
+                )
+            ),
+        ],
     ),
     case(
         "an assumption that still holds lets the action go on",

@@ -210,6 +210,7 @@ def test_what_a_tool_may_write_is_not_known_unless_it_is_ordered() -> None:
     assert codes(touches, reader) == [("r", "may_fail")]
     assert codes(touches, after) == [("r", "may_fail")]
     assert codes(before, reader) == [("r", "assertion_fails")]
+    assert codes(write("w", "x", 1), touches, reader) == [("r", "may_fail")]
     own = call("t", "touch", expected_effects={"x": 2}, reversibility="reversible")
     assert codes(own, reader) == [("r", "assertion_fails")]
     assert codes(touches, write("w", "x", 2, dependencies=["t"]), reader) == [

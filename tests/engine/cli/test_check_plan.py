@@ -1,9 +1,12 @@
 """`carstore check`."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
-from tests.engine.cli.harness import GOOD, Done, Folder, call, cli, plan, process, write
+from tests.docs.markdown import DOCS
+from tests.engine.cli.harness import GOOD, Done, Folder, call, cli, plan, process, shape, write
 
 
 def checked(folder: Folder, content: Any, *options: str) -> Done:
@@ -137,3 +140,12 @@ def test_a_sensitive_value_is_not_shown(folder: Folder) -> None:
     assert done.code == 0
     [issue] = done.json["issues"]
     assert issue["code"] == "may_fail"
+
+
+def test_the_document_has_the_documented_shape(folder: Folder) -> None:
+    section = (DOCS / "cli.md").read_text(encoding="utf-8").split("### carstore check\n")[1]
+    [example] = re.findall(r"(?s)```json\n(.*?)```", section.split("\n### ")[0])
+    other = folder.plan(plan(write("o", "n", 1)), "other.json")
+    bad = plan(write("set", "n", 20), call("pay", "spent", "set", amount=1))
+    done = checked(folder, bad, "--with", other, "--json")
+    assert shape(done.json) == shape(json.loads(example))

@@ -22,6 +22,17 @@ def test_what_is_made_runs_as_printed(folder: Folder, name: str) -> None:
     assert "your text has 6 words" in ended.stdout
 
 
+def test_the_rules_that_are_made_judge_the_plan_that_is_made(folder: Folder) -> None:
+    cli("new", "hello")
+    words = ("run", "a.db", "hello/plan.json", "--tools", "hello/tools.py", "--policies")
+    assert cli(*words, "hello/policies.toml").code == 0
+    text = (folder / "hello" / "plan.json").read_text()
+    (folder / "hello" / "plan.json").write_text(text.replace('"world"', '"nobody"'))
+    assert cli(*words, "hello/policies.toml").code == 1
+    [violation] = cli("log", "a.db", "--kind", "policy_violation", "--json").stdout.splitlines()
+    assert "allow_tool_param:write_greeting[name]" in violation
+
+
 def test_the_files_and_commands_are_told_as_json(folder: Folder) -> None:
     done = cli("new", "hello", "--json").json
     assert done["folder"] == "hello"

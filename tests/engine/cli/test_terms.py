@@ -339,6 +339,28 @@ def test_a_run_in_a_slow_call_hears_another_process_that_cancels_it(folder: Fold
     assert cli("state", "a.db", "--json").json == {"k": 1}
 
 
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+def test_a_run_that_died_in_a_call_and_is_to_stop_ends_with_its_next_resume(
+    folder: Folder, how: str
+) -> None:
+    content = plan(call("slow", "wait", path="began"), call("b", "double", "slow", n=1))
+    options = ("--timeout", "2") if how == "deadline" else ()
+    died = running(folder, content, "--run-id", "x", "--quiet", *options)
+    wait_for(folder / "began")
+    died.kill()
+    died.communicate()
+    if how == "cancelled":
+        assert cli("cancel", "a.db", "x").code == 0
+    else:
+        time.sleep(2)
+    done = cli("resume", "a.db", "x", "--tools", "tools.py", "--json", "--quiet")
+    assert done.code == 1
+    [result] = done.json
+    assert result["stopped"].startswith(how)
+    assert [one["status"] for one in result["results"]] == ["failed", "skipped"]
+    assert [one["action_id"] for one in result["not_undone"]] == ["slow"]
+
+
 # --- input that cannot be used ---
 
 
