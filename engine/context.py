@@ -345,7 +345,7 @@ class ToolContext:
             self._closed = True
             content = self._buffer.content()
         self._questions.close()
-        self._cancellation.end(self._over)
+        self._cancellation.end(partial(ContextClosed, self.tool, self.attempt))
         return content
 
     def _known(self, key: str) -> StateRead | None:

@@ -320,7 +320,7 @@ class Runtime:
         """
         runs = [await load_run(self.store, run_id) for run_id in await self.unfinished()]
         for run in runs:
-            if accept_copies or not run.held:
+            if run.completed is None and (accept_copies or not run.held):
                 await self._bound(run)
         gate = asyncio.Semaphore(MAX_RECOVERING)
 

@@ -14,18 +14,16 @@ __all__ = ["stale"]
 def stale(assumption: Assumption, read: StateRead) -> str | None:
     """Why `assumption` does not hold for the state of its key, or None if it does.
 
-    A version holds only if the newest change of the key is the one that was read: a key that was
-    written or deleted since has another position, even if it has the same value again. A key that
-    was never written has position 0. A value holds only if the key exists and has that value; None
+    A version holds if the key was not written or deleted since that position of the log, even to the
+    same value again; the position of the change that was read will do as well. A value holds only if the key exists and has that value; None
     assumes nothing about the value.
 
     Args:
         read: the key as it is; large values filled in.
     """
     version, expected = assumption.read_version, assumption.expected_value
-    if version is not None and read.position != version:
-        was = f"it was read at version {version}"
-        reason = f"{was} and is at version {read.position}"
+    if version is not None and read.position > version:
+        reason = f"it was read at position {version} and was changed at {read.position}"
     elif expected is not None and not read.exists:
         reason = f"it was to be {_shown(expected)} and does not exist"
     elif expected is not None and not same(read.value, expected):

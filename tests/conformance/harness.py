@@ -1,8 +1,7 @@
-"""Plays a case of the table, and compares what is seen of it with what the case expects.
+"""Plays a case of the table, and tells what is to be seen of it.
 
 A case is data (see README.md). `Play` carries out its steps on a file of its own, under a clock
 that moves only when a step or a tool says so, with tools that do what their script says.
-`differences` compares; it knows nothing of the engine.
 """
 
 import asyncio
@@ -30,9 +29,9 @@ from engine.rules.retries import Backoff
 from engine.signals import signal
 from engine.tools import RateLimit
 from tests.conformance.rules import budget_of, rules_of, set_up
-from tests.conformance.scripts import Died, Script
+from tests.conformance.scripts import BadScript, Died, Script
 
-__all__ = ["Case", "Play", "Step", "differences", "play"]
+__all__ = ["Case", "Play", "Step", "play"]
 
 Case = dict[str, Any]
 Step = dict[str, Any]
@@ -159,13 +158,15 @@ class Play:
             seen = {"error": [error.code, error.message]}
         except Died:
             seen = {"died": True}
+        if self.script.faults:
+            raise BadScript("; ".join(self.script.faults))
         return {**seen, "calls": self.script.calls, "trace": self.script.trace}
 
     async def _is_recorded(self, step: Step) -> bool:
         return bool([one async for one in self.store.log.read(run=RunId(step.get("run", "r")))])
 
     async def do_execute(self, step: Step) -> dict[str, Any]:
-        plan = step.get("plan", self.case.get("plan"))
+        plan: dict[str, Any] = step["plan"] if "plan" in step else self.case["plan"]
         runtime = self.runtime(step.get("options", {}))
         given = dict(step.get("given", {}))
         if "budget" in given:
@@ -286,72 +287,6 @@ def _line(recorded: Recorded) -> str:
     data = _data(recorded)
     words = [recorded.kind, *[str(data[name]) for name in _SUBJECTS if name in data][:1]]
     return " ".join([*words, "(deleted)"] if data.get("deleted") else words)
-
-
-# --- comparing -----------------------------------------------------------------------------------
-
-
-def differences(expected: dict[str, Any], seen: dict[str, Any]) -> list[str]:
-    """Everything in which what was seen is not what was expected; [] if nothing."""
-    found = []
-    for name, wanted in expected.items():
-        compare = _COMPARE.get(name, _equal)
-        said = compare(wanted, seen.get(name))
-        if said is not None:
-            found.append(f"{name}: {said}")
-    surprises = [name for name in _SURPRISES if seen.get(name) and name not in expected]
-    return found + [f"{name}: was not expected, but is {seen[name]!r}" for name in surprises]
-
-
-_SURPRISES = (
-    "problems",
-    "error",
-    "died",
-    "not_undone",
-    "conflicts",
-    "waits_for",
-    "stopped",
-    "replaces",
-)
-"""What a case has to say if it is so."""
-
-
-def _equal(wanted: Any, seen: Any) -> str | None:
-    if wanted == seen and type(wanted) is type(seen):
-        return None
-    return f"expected {wanted!r}\n    but it is {seen!r}"
-
-
-def _ordered(wanted: dict[str, Any], seen: Any) -> str | None:
-    """Equal, and in the same order."""
-    return _equal(list(wanted.items()), list((seen or {}).items()))
-
-
-def _part(wanted: dict[str, Any], seen: Any) -> str | None:
-    """Each of the named ones is equal; others are not looked at."""
-    found = {name: (seen or {}).get(name, "(nothing)") for name in wanted}
-    return _equal(wanted, found)
-
-
-def _in_order(wanted: list[Any], seen: Any) -> str | None:
-    """Each `[kind, fields]` is found, in this order, with at least these fields."""
-    left = iter(seen or ())
-    for kind, fields in wanted:
-        if not any(
-            kind == other and all(name in data and data[name] == fields[name] for name in fields)
-            for other, data in left
-        ):
-            return f"there is no {kind} with {fields!r} (in this order) in {seen!r}"
-    return None
-
-
-_COMPARE: dict[str, Callable[[Any, Any], str | None]] = {
-    "actions": _ordered,
-    "outputs": _part,
-    "attempts": _part,
-    "changes": _part,
-    "details": _in_order,
-}
 
 
 async def _play(case: Case, path: Path) -> list[dict[str, Any]]:

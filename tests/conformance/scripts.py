@@ -8,7 +8,7 @@ is reached.
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attrs import define, field
 
@@ -23,8 +23,8 @@ UNTIL_SECONDS = 5
 """How long a tool waits for another one before it fails."""
 
 
-class BadScript(BaseException):
-    """A case that says what its tools cannot do; no failure of a tool, so nothing hides it."""
+class BadScript(Exception):
+    """A case that says what cannot be done."""
 
 
 class Died(Exception):
@@ -47,6 +47,8 @@ class Script:
     """Tool and parameters of each call of the step, in the order in which they began."""
     trace: list[str] = field(factory=list)
     """`tool begins` and `tool ends`, in the order in which that happened."""
+    faults: list[str] = field(factory=list)
+    """What the case asks of its tools that they cannot do."""
     _made: dict[str, int] = field(factory=dict)
     _keys: dict[str, list[str]] = field(factory=dict)
     """The idempotency keys that each tool was handed."""
@@ -73,8 +75,9 @@ class Script:
         try:
             for one in self._next(tool, params):
                 [(name, value)] = one.items()
-                given = await self._wait(name, value, ctx)
-                given = given or self._do(name, value, params, ctx)
+                if await self._wait(name, value, ctx):
+                    continue
+                given = self._do(name, value, params, ctx)
                 if isinstance(given, Returned):
                     return given.value
         finally:
@@ -155,8 +158,13 @@ class Script:
             case _ if ctx is not None:
                 return self._with_context(name, value, ctx)
             case _:
-                raise BadScript(f"{name} needs a context")
+                self._refuse(f"{name} needs a context")
         return None
+
+    def _refuse(self, why: str) -> NoReturn:
+        """The engine takes whatever a tool raises for its failure; so the case is told apart."""
+        self.faults.append(why)
+        raise BadScript(why)
 
     def _with_context(self, name: str, value: Any, ctx: ToolContext) -> Returned | None:
         match name:
@@ -176,5 +184,5 @@ class Script:
             case "return_whether_key_is_old":
                 return Returned(self._keys[ctx.tool].count(ctx.idempotency_key) > 1)
             case _:
-                raise BadScript(f"there is no instruction {name}")
+                self._refuse(f"there is no instruction {name}")
         return None

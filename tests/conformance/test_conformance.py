@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Case, differences, play
+from tests.conformance.comparing import differences
+from tests.conformance.harness import Case, play
 from tests.conformance.table import TOPICS
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import Case, Step, differences, play
-from tests.conformance.table import CASES
+from tests.conformance.comparing import differences
+from tests.conformance.harness import Case, Step, play
+from tests.conformance.scripts import BadScript
+from tests.conformance.table import CASES, TOPICS
 from tests.docs.markdown import DOCS, body, sections
 
 FEWEST = 120
@@ -72,13 +74,7 @@ def test_every_tag_of_a_case_is_documented() -> None:
 def test_the_page_says_how_many_cases_there_are_of_each_topic() -> None:
     rows = sections(PAGE)["What it covers"]
     told = {row[0].strip("`"): int(row[1]) for row in body(rows, "Topic", "Cases", "About")}
-    assert told == {topic: len(cases) for topic, cases in _topics().items()}
-
-
-def _topics() -> dict[str, list[Case]]:
-    from tests.conformance.table import TOPICS
-
-    return TOPICS
+    assert told == {topic: len(cases) for topic, cases in TOPICS.items()}
 
 
 # --- a wrong expectation is found ---
@@ -144,3 +140,11 @@ def test_what_no_case_expected_is_found() -> None:
     not."""
     for name in ("waits_for", "stopped", "not_undone", "conflicts", "replaces", "error"):
         assert differences({}, {name: ["something"]})
+
+
+def test_an_instruction_that_no_tool_knows_fails_its_case(tmp_path: Path) -> None:
+    """It is not taken for the failure of a tool."""
+    case = next(one for one in CASES if one["name"].startswith("a failure is not remembered"))
+    odd = {**case["tools"]["resize"], "script": [{"retrun": 1}]}
+    with pytest.raises(BadScript, match="retrun"):
+        play({**case, "tools": {"resize": odd}}, tmp_path / "case.db")

@@ -27,8 +27,7 @@ from engine.buffered import (
     LogLine,
     Metered,
 )
-from engine.context import ContextClosed, ToolCancelled, ToolContext
-from engine.state_reader import Reader
+from engine.context import ContextClosed, Reader, ToolCancelled, ToolContext
 
 MISSING = StateRead(None, exists=False, position=0)
 

@@ -16,7 +16,7 @@ from attrs import define, field, fields
 from carstore import Store, connect
 from carstore import events as e
 from carstore.clock import ManualClock
-from carstore.copies import fork
+from carstore.copies import restore
 from carstore.errors import InvalidJson
 from carstore.names import RunId, pursuit_stream
 from carstore.redaction import Redaction
@@ -25,6 +25,7 @@ from engine import Proposal, RunExists, Runtime, ToolContext, tool
 from engine.buffered import ContextMisused
 from engine.cancel import cancel
 from engine.errors import InvalidRunId
+from engine.held import open_run
 from engine.ledger import balances, set_budget
 from engine.prove.people import People
 from engine.pursue import (
@@ -677,7 +678,7 @@ async def test_a_copy_goes_on_by_itself_but_not_with_a_run_that_was_copied_unfin
         await runtime(store, []).pursue(GOAL, said(SET, wait), pursuit="p")
         with pytest.raises(ValueError, match="no more"):
             await runtime(store, []).pursue(GOAL, _raises_at(2), pursuit="q")
-    await fork(db, tmp_path / "copy.db")
+    await restore(db, tmp_path / "copy.db", open_runs=open_run)
     async with opened(tmp_path / "copy.db") as store:
         made = runtime(store, [])
         found = await made.pursue(GOAL, said(), pursuit="p")
