@@ -642,7 +642,7 @@ async def test_who_comes_second_sees_what_the_first_did_meanwhile(db: Path) -> N
             ended.append(await made.pursue(GOAL, said(SET, Done(answer=1)), pursuit="p"))
             return await claim(*given)
 
-        one.leases.claim = slow  # type: ignore[method-assign]
+        one.leases.claim = slow  # type: ignore[method-assign, assignment]
         assert await runtime(one, []).pursue(GOAL, said(), pursuit="p") == ended[0]
         assert ended[0].steps == 2
         assert await one.leases.rows() == []

@@ -50,7 +50,7 @@ def test_a_pursuit_is_listed_with_its_goal_and_limits() -> None:
 
 
 def test_it_counts_the_steps_but_not_what_came_in_the_place_of_one() -> None:
-    events = [BEGUN, step(), step(replaces="p-s1"), step(), step("q"), step(None)]
+    events: list[Event] = [BEGUN, step(), step(replaces="p-s1"), step(), step("q"), step(None)]
     assert fold(PURSUITS, record(*events)) == {("p",): evolve(RUNNING, steps=2)}
 
 

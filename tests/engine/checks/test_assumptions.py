@@ -18,23 +18,25 @@ def found(value: Any, position: int, *, exists: bool = True) -> StateRead:
 
 
 @given(value=plain_values, position=st.integers(1, 9), version=st.none() | st.integers(0, 9))
-def test_it_holds_exactly_if_version_and_value_are_those_that_were_read(
+def test_it_holds_exactly_if_nothing_was_written_since_and_the_value_is_that(
     value: Any, position: int, version: int | None
 ) -> None:
     for expected in (value, None, [value]):
         assumption = Assumption(key="x", expected_value=expected, read_version=version)
-        holds = version in (None, position) and (expected is None or same(expected, value))
+        unchanged = version is None or position <= version
+        holds = unchanged and (expected is None or same(expected, value))
         assert (stale(assumption, found(value, position)) is None) is holds
 
 
-def test_a_missing_key_has_no_value_and_a_version() -> None:
+def test_a_missing_key_has_no_value_and_was_not_changed() -> None:
     assert stale(Assumption(key="x", expected_value=1), NEVER_WRITTEN) == (
         "assumption on 'x' is stale: it was to be 1 and does not exist"
     )
     assert stale(Assumption(key="x", read_version=0), NEVER_WRITTEN) is None
-    assert stale(Assumption(key="x", read_version=3), NEVER_WRITTEN) is not None
+    assert stale(Assumption(key="x", read_version=3), NEVER_WRITTEN) is None
     deleted = found(None, 5, exists=False)
     assert stale(Assumption(key="x", read_version=5), deleted) is None
+    assert stale(Assumption(key="x", read_version=4), deleted) is not None
     assert stale(Assumption(key="x"), deleted) is None
 
 

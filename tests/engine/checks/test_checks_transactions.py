@@ -61,12 +61,12 @@ def test_assumptions_are_stale_by_value_and_by_version_as_far_as_these_are_known
 
     assert said({"x": 1}, {"x": 4}, expected_value=1, read_version=4) == []
     assert [one.message for one in said({"x": 1}, {"x": 5}, read_version=4)] == [
-        "assumption on 'x' is stale: it was read at version 4 and is at version 5. "
+        "assumption on 'x' is stale: it was read at position 4 and was changed at 5. "
         "Read the state again, and propose anew"
     ]
     assert said({"x": 2}, None, expected_value=1)
     assert said({}, None, expected_value=1)
-    assert said(None, {}, read_version=4)
+    assert said(None, {}, read_version=4) == []
     assert said(None, {}, expected_value=1) == []
     assert said({}, None, read_version=4) == []
     assert said({}, {}, read_version=0) == []
