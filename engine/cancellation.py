@@ -12,12 +12,16 @@ __all__ = ["Cancellation"]
 
 @define(eq=False)
 class Cancellation:
-    """Whether one attempt should stop, and those who wait to be told."""
+    """Whether one attempt should stop, and those who wait to be told.
 
-    _lock: threading.Lock = field(init=False, factory=threading.Lock)
+    Args:
+        lock: of the attempt; never held by whoever calls.
+    """
+
+    _lock: threading.Lock
     _requested: bool = field(init=False, default=False)
     _ended: Callable[[], Exception] | None = field(init=False, default=None)
-    _waiting: list[asyncio.Future[None]] = field(init=False, factory=list)
+    _waiting: tuple[asyncio.Future[None], ...] = field(init=False, default=())
 
     @property
     def requested(self) -> bool:
@@ -46,12 +50,12 @@ class Cancellation:
             if self._ended is not None:
                 raise self._ended()
             told = asyncio.get_running_loop().create_future()
-            self._waiting.append(told)
+            self._waiting = (*self._waiting, told)
         try:
             await told
         finally:
             with self._lock:
-                self._waiting.remove(told)
+                self._waiting = tuple(one for one in self._waiting if one is not told)
 
     def _wake(self, error: Exception | None) -> None:
         for told in self._waiting:

@@ -107,12 +107,15 @@ class ToolContext:
     _lock: threading.Lock = field(init=False, repr=False, factory=threading.Lock)
     _closed: bool = field(init=False, repr=False, default=False, on_setattr=setters.NO_OP)
     _buffer: Buffer = field(init=False, repr=False, factory=Buffer)
-    _cancellation: Cancellation = field(init=False, repr=False, factory=Cancellation)
-    _questions: Questions = field(init=False, repr=False)
+    _cancellation: Cancellation = field(init=False, repr=False)
+    _questions: Questions | None = field(
+        init=False, repr=False, default=None, on_setattr=setters.NO_OP
+    )
+    """None until the first one: most tools ask nothing."""
 
-    @_questions.default
-    def _of_loop(self) -> Questions:
-        return Questions(self._loop)
+    @_cancellation.default
+    def _under_lock(self) -> Cancellation:
+        return Cancellation(self._lock)
 
     @classmethod
     def detached(
@@ -158,7 +161,7 @@ class ToolContext:
         known = self._known(key)
         if known is None:
             try:
-                known = self._recorded(key, await self._questions.ask(partial(self._reader, key)))
+                known = self._recorded(key, await self._asking().ask(partial(self._reader, key)))
             except QuestionsEnded:
                 raise self._over() from None
         return own_copy(known.value) if known.exists else default
@@ -175,7 +178,7 @@ class ToolContext:
             try:
                 read = partial(self._reader, key)
                 known = self._recorded(
-                    key, self._questions.wait_for(read, "ctx.get", "await ctx.read(key)")
+                    key, self._asking().wait_for(read, "ctx.get", "await ctx.read(key)")
                 )
             except QuestionsEnded:
                 raise self._over() from None
@@ -258,7 +261,7 @@ class ToolContext:
             self._check_open()
             micros = self._buffer.charge_of(currency, amount)
         try:
-            left = await self._questions.ask(partial(self._spend, currency, micros))
+            left = await self._asking().ask(partial(self._spend, currency, micros))
         except QuestionsEnded:
             raise self._over() from None
         self.meter(cost_micros=micros, currency=currency, agent=agent)
@@ -273,7 +276,7 @@ class ToolContext:
             micros = self._buffer.charge_of(currency, amount)
         question = partial(self._spend, currency, micros)
         try:
-            left = self._questions.wait_for(question, "ctx.spend", "await ctx.charge(...)")
+            left = self._asking().wait_for(question, "ctx.spend", "await ctx.charge(...)")
         except QuestionsEnded:
             raise self._over() from None
         self.meter(cost_micros=micros, currency=currency, agent=agent)
@@ -344,9 +347,17 @@ class ToolContext:
         with self._lock:
             self._closed = True
             content = self._buffer.content()
-        self._questions.close()
+        if self._questions is not None:
+            self._questions.close()
         self._cancellation.end(partial(ContextClosed, self.tool, self.attempt))
         return content
+
+    def _asking(self) -> Questions:
+        with self._lock:
+            self._check_open()
+            if self._questions is None:
+                self._questions = Questions(self._loop)
+            return self._questions
 
     def _known(self, key: str) -> StateRead | None:
         with self._lock:

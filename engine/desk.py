@@ -112,8 +112,11 @@ class Desk:
     budget: Budget | None = field(init=False)
     purse: Purse | None = field(init=False)
     schedule: Schedule = field(init=False)
+    policy: commit.Policy = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        on_doubt = self.run.received.on_doubt
+        self.policy = commit.Policy(on_doubt=on_doubt, backoff=self.equipment.backoff)
         given = self.run.received.budget
         self.budget = None if given is None else Budget.from_json(given)
         self.purse = None
@@ -131,19 +134,10 @@ class Desk:
     def scope(self) -> Scope:
         return Scope(self.run.received.scope)
 
-    @property
-    def policy(self) -> commit.Policy:
-        return commit.Policy(on_doubt=self.run.received.on_doubt, backoff=self.equipment.backoff)
-
     def plan(self) -> None:
         """Make the schedule from what the run says is settled."""
         run = self.run
-        forward = set(run.graph.forward)
-        settled = [
-            index
-            for index, state in enumerate(run.actions)
-            if state.status is not None and index in forward
-        ]
+        settled = [index for index in run.graph.forward if run.actions[index].status is not None]
         self.schedule = Schedule(run.graph, ScheduleMode(run.received.schedule), settled)
         run.settled.clear()
         self.startable.clear()
@@ -152,10 +146,12 @@ class Desk:
 
     def hand_out(self) -> bool:
         """Take from the schedule what may start now; whether there is anything to start."""
-        for index in self.run.settled:
-            self.schedule.done(index)
-        self.run.settled.clear()
-        self.startable.extend(i for i in self.schedule.ready() if not self.is_busy((i, False)))
+        settled = self.run.settled
+        if settled:
+            for index in settled:
+                self.schedule.done(index)
+            settled.clear()
+        self.startable.extend([i for i in self.schedule.ready() if not self.is_busy((i, False))])
         return bool(self.startable)
 
     def tool_of(self, state: ActionState) -> Tool | None:
@@ -556,6 +552,8 @@ class Desk:
 
     async def _stale(self, reads: dict[str, int]) -> StateConflict | None:
         """The first of `reads` that does not hold any more; otherwise they become conditions."""
+        if not reads:
+            return None
         if any(key in self.journal.state.pending for key in reads):
             # Another action of the run has written the key in this very turn; see where.
             await self.flush()
@@ -586,6 +584,8 @@ class Desk:
     def doubts(self) -> list[tuple[int, ActionState, Doubt]]:
         """All attempts in doubt."""
         found: list[tuple[int, ActionState, Doubt]] = []
+        if not self.run.in_doubt:
+            return found
         for index in sorted(self.run.in_doubt):
             state = self.run.actions[index]
             pair = (state.do.doubt, state.undo.doubt)

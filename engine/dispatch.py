@@ -168,7 +168,7 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
         if desk.calls or desk.to_start:  # they may give back some of what they have reserved
             desk.look_again(index, SETTLING_MS)
         else:
-            desk.stop("budget", exhausted.message)
+            desk.stop("budget", exhausted.brief)
         return Put.OFF
     for entry in lost + entries:
         desk.journal.add(entry)

@@ -103,8 +103,12 @@ class Journal:
     ends_turn: bool = False
     """Whether what is recorded next is the driver's last word."""
 
+    stream: StreamName = field(init=False)
+    """Of the run."""
+
     def __attrs_post_init__(self) -> None:
         self.blobs = list(self.first_blobs)
+        self.stream = run_stream(self.run.run_id)
 
     @property
     def clock(self) -> Clock:
@@ -125,7 +129,7 @@ class Journal:
         self.run.apply(event, None)
         if isinstance(event, e.StateChanged):
             self.state.pending[event.key] = (event.value, not event.deleted)
-        self.entries.append(Entry(run_stream(self.run.run_id), event, self.run.run_id))
+        self.entries.append(Entry(self.stream, event, self.run.run_id))
 
     def add(self, entry: Entry) -> None:
         """Append an event of another stream with the next flush."""
@@ -195,7 +199,7 @@ class Journal:
         try:
             return await self.store.log.append(*entries, expect=self._expect(claim))
         except VersionConflict as conflict:
-            if conflict.stream == run_stream(self.run.run_id):
+            if conflict.stream == self.stream:
                 raise
             raise Lapsed from conflict
         except LeaseLost as lost:
@@ -212,28 +216,26 @@ class Journal:
         return await self.store.leases.claim(lease, self.run.run_id)
 
     def _expect(self, claim: Claim | None) -> Expect:
-        stream = run_stream(self.run.run_id)
         fence = None
         if self.lease is not None:
             fence = Fence(self.lease.name, self.lease.token)
         elif claim is not None:
             fence = Fence(claim.condition.lease, None)
+        scope, reads = self.state.scope, self.state.reads
+        claims = self.claims if claim is None else [claim, *self.claims]
         return Expect(
-            versions={stream: self.run.version, **self.expected},
-            unchanged=[
-                (self.state.scope, StateKey(key), position)
-                for key, position in self.state.reads.items()
-            ],
+            versions={self.stream: self.run.version, **self.expected},
+            unchanged=[(scope, StateKey(key), position) for key, position in reads.items()],
             fence=fence,
-            leases=[one.condition for one in ([claim] if claim else []) + self.claims],
+            leases=[one.condition for one in claims],
         )
 
     def _recorded(self, done: Appended, before: int) -> None:
         """Take in that everything is durable; `before` grants stand before it in the append."""
-        stream, written = run_stream(self.run.run_id), 0
+        written = 0
         for position, entry in enumerate(self.entries, start=done.first + before):
             event = entry.event
-            written += entry.stream == stream
+            written += entry.stream == self.stream
             if isinstance(event, e.StateChanged):
                 self.state.known[event.key] = StateRead(
                     event.value, not event.deleted, Position(position), self.run.run_id

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {"carstore": (), "projections": ("carstore",), "engine": ("carstore", "projections")}
 """Each package, and those it may import."""
 
-MAX_PUBLIC_NAMES = 30
+MAX_PUBLIC_NAMES = {"carstore": 30, "projections": 36, "engine": 30}
+"""More in projections: a name for each view, beside what can be done with any of them."""
 
 WALL_CLOCKS = {
     ("time", "time"),
@@ -24,7 +25,7 @@ WALL_CLOCKS = {
     ("date", "today"),
 }
 
-TEST_FOLDERS_OF_THEIR_OWN = {"docs", "golden", "proofs", "benchmarks"}
+TEST_FOLDERS_OF_THEIR_OWN = {"docs", "golden", "proofs", "benchmarks", "conformance"}
 """What is tested there is no package of the distribution."""
 
 MODULES = sorted(path for package in BELOW for path in (ROOT / package).rglob("*.py"))
@@ -66,7 +67,7 @@ def test_only_the_clock_reads_the_time(path: Path) -> None:
 @pytest.mark.parametrize("package", BELOW)
 def test_what_is_public_is_listed_and_not_much(package: str) -> None:
     module = importlib.import_module(package)
-    assert len(module.__all__) <= MAX_PUBLIC_NAMES
+    assert len(module.__all__) <= MAX_PUBLIC_NAMES[package]
     assert len(set(module.__all__)) == len(module.__all__)
     for name in module.__all__:
         assert hasattr(module, name)

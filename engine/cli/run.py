@@ -169,7 +169,7 @@ class _Work:
                 return await runtime.execute(
                     self.proposal,
                     run_id=self.run_id,
-                    timeout_secs=None,
+                    timeout_secs=self.terms.timeout_secs,
                     observe=self.watching.observe,
                 )
         except asyncio.CancelledError:

@@ -14,9 +14,9 @@ __all__ = ["stale"]
 def stale(assumption: Assumption, read: StateRead) -> str | None:
     """Why `assumption` does not hold for the state of its key, or None if it does.
 
-    A version holds if the key was not written or deleted since that position of the log, even to the
-    same value again; the position of the change that was read will do as well. A value holds only if the key exists and has that value; None
-    assumes nothing about the value.
+    A version holds if the key was not written or deleted since that position of the log, even to
+    the same value again; the position of the change that was read will do as well. A value holds
+    only if the key exists and has that value; None assumes nothing about the value.
 
     Args:
         read: the key as it is; large values filled in.

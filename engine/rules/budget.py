@@ -51,12 +51,15 @@ class BudgetExhausted(CarstoreError):
     """Millionths; 0 for a call that names no amount."""
 
     @property
-    def message(self) -> str:
+    def brief(self) -> str:
+        """What is there and what was asked, without what to do."""
         asked = f"{units_of(self.asked)} {self.unit} asked" if self.asked else "nothing is left"
-        return (
-            f"budget {self.budget!r} is exhausted: {units_of(self.remaining)} {self.unit} "
-            f"remaining, {asked}. Raise its limit with `carstore budget` to go on."
-        )
+        left = f"{units_of(self.remaining)} {self.unit} remaining"
+        return f"budget {self.budget!r} is exhausted: {left}, {asked}"
+
+    @property
+    def message(self) -> str:
+        return f"{self.brief}. Raise its limit with `carstore budget` to go on."
 
     @property
     def where(self) -> str | None:

@@ -128,7 +128,9 @@ def cycle_text(actions: Sequence[Action], cycle: Sequence[int]) -> str:
 
 def keys_read(action: Action) -> set[str]:
     """The state keys whose value decides what the action does."""
-    keys = {*action.state_dependencies, *(condition.key for condition in action.preconditions)}
+    keys = set(action.state_dependencies)
+    if action.preconditions:
+        keys.update([condition.key for condition in action.preconditions])
     if action.type in (ActionType.STATE_READ, ActionType.ASSERTION):
         keys |= _key_parameter(action)
     return keys

@@ -57,7 +57,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "costs": {
         "description": "What each agent has spent over all runs, failed attempts included.",
         "sort_desc": "cost_micros",
-        "columns": {"cost_micros": "Millionths of a US dollar"},
+        "columns": {"cost_micros": "Millionths of a unit of the currency"},
     },
     "doubts": {"description": "Calls of which nobody knows whether they were carried out."},
     "state": {
@@ -67,13 +67,29 @@ TABLES: dict[str, dict[str, Any]] = {
     "reuse": {"description": "Results that are remembered."},
     "approvals": {"description": "Calls that wait for people's consent."},
     "waits": {"description": "Actions that wait for a time or a signal."},
+    "rules": {
+        "description": "Rules that were ever registered.",
+        "columns": {"removed_at": "Microseconds since 1970 UTC; empty: in force"},
+    },
+    "pursuits": {"description": "Goals that are pursued by one plan after the other."},
+    "budgets": {
+        "description": "What each budget allows, holds back and has spent, by unit.",
+        "columns": {
+            "limit_micros": "Millionths of the unit; empty: counted, not limited",
+            "reserved_micros": "Millionths of the unit",
+            "spent_micros": "Millionths of the unit",
+        },
+    },
 }
 """What is shown of the views."""
+
+VERSIONS = {"costs": 2, "runs": 2, "reuse": 2}
+"""Of the views whose newest version is not the first."""
 
 HIDDEN = (
     "_sqlite_migrations",
     "blobs",
-    *[f"view_{name}_v1" for name in TABLES if name != "log"],
+    *[f"view_{name}_v{VERSIONS.get(name, 1)}" for name in TABLES if name != "log"],
 )
 """Tables of which there is something better to look at, and values that may be sensitive."""
 

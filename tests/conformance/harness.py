@@ -7,13 +7,12 @@ that moves only when a step or a tool says so, with tools that do what their scr
 import asyncio
 import json
 import re
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import asdict, define, field
 
 from carstore.clock import ManualClock
 from carstore.errors import CarstoreError
@@ -232,7 +231,7 @@ class Play:
         stream = run_stream(result.run_id)
         scope = self.case.get("options", {}).get("scope", "main")
         state = await self.store.log.state_of(Scope(scope))
-        cost = {**_as_dict(result.cost)}
+        cost = asdict(result.cost)
         return {
             "status": result.status.value,
             "waits_for": result.waits_for,
@@ -251,11 +250,6 @@ class Play:
             "details": [[one.kind, _data(one)] for one in history],
             "delays_ms": [one.event.delay_ms for one in history if hasattr(one.event, "delay_ms")],
         }
-
-
-def _as_dict(cost: Any) -> dict[str, Any]:
-    names = ("tool_calls", "actions_executed", "actions_rejected", "actions_skipped")
-    return {name: getattr(cost, name) for name in (*names, "total_duration_ms", "retries")}
 
 
 def _told(one: Any) -> Any:
@@ -302,7 +296,4 @@ async def _play(case: Case, path: Path) -> list[dict[str, Any]]:
 
 def play(case: Case, path: Path) -> list[dict[str, Any]]:
     """Play a case in a new file; what was seen of each of its steps."""
-    started = time.monotonic()
-    seen = asyncio.run(_play(case, path))
-    assert time.monotonic() - started < STEP_SECONDS
-    return seen
+    return asyncio.run(_play(case, path))

@@ -295,12 +295,12 @@ def test_a_thread_that_outlives_the_loop_is_told_so() -> None:
 def test_meterings_are_kept_in_order() -> None:
     ctx = ToolContext.detached()
     ctx.meter(tokens_in=3, tokens_out=4, cost_micros=5, agent="critic", model="m-1")
-    ctx.meter(cost="0.0123")
+    ctx.meter(cost="0.0123", currency="EUR")
     ctx.meter(cost=Decimal("0.0000005"))
     assert ctx.buffered.metered == (
-        Metered(tokens_in=3, tokens_out=4, cost_micros=5, agent="critic", model="m-1"),
-        Metered(tokens_in=0, tokens_out=0, cost_micros=12_300, agent=None, model=None),
-        Metered(tokens_in=0, tokens_out=0, cost_micros=1, agent=None, model=None),
+        Metered(tokens_in=3, tokens_out=4, currency="USD", cost_micros=5, agent="critic", model="m-1"),
+        Metered(tokens_in=0, tokens_out=0, currency="EUR", cost_micros=12_300, agent=None, model=None),
+        Metered(tokens_in=0, tokens_out=0, currency="USD", cost_micros=1, agent=None, model=None),
     )
 
 
@@ -312,9 +312,9 @@ def test_meterings_are_kept_in_order() -> None:
         ({"tokens_out": True}, "True is not an integer"),
         ({"tokens_in": 10**16}, "is not an integer from 0"),
         ({"cost_micros": "5"}, "'5' is not an integer"),
-        ({"cost": 0.5}, '0.5 is not exact. Pass US dollars as a string or Decimal: cost="0.0123"'),
+        ({"cost": 0.5}, '0.5 is not exact. Pass it as a string or Decimal: cost="0.0123"'),
         ({"cost": 1}, "1 is not exact"),
-        ({"cost": "-1"}, "'-1' is not an amount of US dollars"),
+        ({"cost": "-1"}, "'-1' is not an amount of money from 0 to 1,000,000,000"),
         ({"cost": "nan"}, "'nan' is not an amount"),
         ({"cost": "1", "cost_micros": 1}, "not both"),
         ({"agent": ""}, "the name is empty"),
@@ -452,7 +452,7 @@ def test_closing_takes_out_all_that_was_buffered() -> None:
     assert ctx.close() == Buffered(
         reads={"a": 1},
         changes={"b": 2},
-        metered=(Metered(tokens_in=1, tokens_out=0, cost_micros=0, agent=None, model=None),),
+        metered=(Metered(tokens_in=1, tokens_out=0, currency="USD", cost_micros=0, agent=None, model=None),),
         lines=(LogLine("x", {}),),
         lines_left_out=0,
     )

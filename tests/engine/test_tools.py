@@ -87,6 +87,7 @@ def test_every_field_of_the_schema_can_be_declared() -> None:
         rate_limit=RateLimit(10, 1),
         compensation="db.undo",
         sensitive=["output.*.password"],
+        max_cost={"USD": "0.05"},
     )
     def query(**anything: Any) -> Any: ...
 
@@ -102,6 +103,7 @@ def test_every_field_of_the_schema_can_be_declared() -> None:
         "compensation": "db.undo",
         "timeout_ms": None,
         "sensitive": ["output.*.password"],
+        "max_cost": {"USD": "0.05"},
     }
     assert query.__name__ == "query"
 

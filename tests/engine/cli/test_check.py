@@ -60,7 +60,7 @@ def test_a_stored_row_that_the_log_does_not_make_is_found(ran: Folder) -> None:
     assert cli("rebuild", "a.db").code == 0
     assert cli("verify", "a.db").code == 0
     connection = sqlite3.connect(ran / "a.db")
-    connection.execute("UPDATE view_costs_v1 SET calls = 99")
+    connection.execute("UPDATE view_costs_v2 SET calls = 99")
     connection.commit()
     connection.close()
     done = cli("verify", "a.db", "--json")

@@ -37,6 +37,11 @@ def test_it_prints_position_checksum_and_seconds_of_each_view(ran: Folder) -> No
         "costs",
         "doubts",
         "reuse",
+        "approvals",
+        "waits",
+        "rules",
+        "pursuits",
+        "budgets",
     ]
     again = cli("rebuild", "a.db", "--json").json
     assert {one["before"] for one in again} == {"equal"}
@@ -46,7 +51,7 @@ def test_it_prints_position_checksum_and_seconds_of_each_view(ran: Folder) -> No
 
 def test_it_says_when_the_rows_were_not_those_of_the_log(ran: Folder) -> None:
     cli("rebuild", "a.db")
-    sql(ran, "UPDATE view_costs_v1 SET calls = 99")
+    sql(ran, "UPDATE view_costs_v2 SET calls = 99")
     sql(ran, "UPDATE view_positions SET position = 9999 WHERE name = 'runs'")
     done = cli("rebuild", "a.db", "--json")
     assert done.code == 0

@@ -14,7 +14,10 @@ import pytest
 from tests.engine.cli.harness import BAD, ROOT, Folder, call, cli, plan
 from tests.projections.plausible import append_unknown
 
-NAMES = ["streams", "leases", "state", "runs", "actions", "spans", "costs", "doubts", "reuse"]
+NAMES = [
+    "streams", "leases", "state", "runs", "actions", "spans", "costs", "doubts", "reuse",
+    "approvals", "waits", "rules", "pursuits", "budgets",
+]  # fmt: skip
 
 
 def run_sql(path: Path, script: str) -> None:
@@ -44,10 +47,10 @@ def test_all_views_are_listed_with_how_far_they_are(ran: Folder) -> None:
     assert [one["name"] for one in found["views"]] == [*NAMES, "search"]
     assert {one["status"] for one in found["views"]} == {"inline", "not stored"}
     cli("rebuild", "a.db")
-    cost = listed()["costs 1"]
+    cost = listed()["costs 2"]
     assert cost == {
         "name": "costs",
-        "version": 1,
+        "version": 2,
         "known": True,
         "status": "complete",
         "rows": 2,
@@ -59,7 +62,7 @@ def test_all_views_are_listed_with_how_far_they_are(ran: Folder) -> None:
     }
     ran.run(BAD)
     later = cli("head", "a.db", "--json").json["position"]
-    assert (listed()["costs 1"]["position"], listed()["costs 1"]["behind"]) == (head, later - head)
+    assert (listed()["costs 2"]["position"], listed()["costs 2"]["behind"]) == (head, later - head)
     assert "inference_metered" in cli("views", "a.db").stdout
 
 
@@ -79,25 +82,25 @@ def test_versions_of_others_are_shown_as_they_stand(ran: Folder) -> None:
     cli("rebuild", "a.db", "--view", "costs")
     run_sql(
         ran / "a.db",
-        "CREATE TABLE view_costs_v2 (agent); INSERT INTO view_costs_v2 VALUES ('x');"
-        "INSERT INTO view_positions VALUES ('costs', 2, 5), ('costs', 3, 4), ('gone', 1, 9);"
-        "CREATE TABLE view_costs_v3_building (agent);"
-        'DROP VIEW costs; CREATE VIEW costs AS SELECT r.agent FROM "view_costs_v2" AS r;',
+        "CREATE TABLE view_costs_v3 (agent); INSERT INTO view_costs_v3 VALUES ('x');"
+        "INSERT INTO view_positions VALUES ('costs', 3, 5), ('costs', 4, 4), ('gone', 1, 9);"
+        "CREATE TABLE view_costs_v4_building (agent);"
+        'DROP VIEW costs; CREATE VIEW costs AS SELECT r.agent FROM "view_costs_v3" AS r;',
     )
     found = listed()
-    assert (found["costs 1"]["status"], found["costs 1"]["shown"]) == ("complete", False)
-    assert (found["costs 2"]["status"], found["costs 2"]["shown"]) == ("complete", True)
-    assert (found["costs 2"]["rows"], found["costs 2"]["position"]) == (1, 5)
-    assert (found["costs 3"]["status"], found["costs 3"]["shown"]) == ("building", False)
+    assert (found["costs 2"]["status"], found["costs 2"]["shown"]) == ("complete", False)
+    assert (found["costs 3"]["status"], found["costs 3"]["shown"]) == ("complete", True)
+    assert (found["costs 3"]["rows"], found["costs 3"]["position"]) == (1, 5)
+    assert (found["costs 4"]["status"], found["costs 4"]["shown"]) == ("building", False)
     assert (found["gone 1"]["status"], found["gone 1"]["rows"]) == ("not stored", None)
 
 
 def test_a_damaged_view_is_told_with_what_to_do(ran: Folder) -> None:
     cli("rebuild", "a.db")
-    run_sql(ran / "a.db", "DROP VIEW costs; ALTER TABLE view_costs_v1 DROP COLUMN calls;")
+    run_sql(ran / "a.db", "DROP VIEW costs; ALTER TABLE view_costs_v2 DROP COLUMN calls;")
     run_sql(ran / "a.db", "UPDATE view_positions SET position = 999 WHERE name = 'runs'")
     found = listed()
-    assert (found["costs 1"]["status"], found["runs 1"]["status"]) == ("damaged", "damaged")
+    assert (found["costs 2"]["status"], found["runs 2"]["status"]) == ("damaged", "damaged")
     shown = cli("views", "a.db").stdout
     assert "carstore rebuild a.db --view costs" in shown
     assert "carstore rebuild a.db --view runs" in shown
@@ -106,10 +109,10 @@ def test_a_damaged_view_is_told_with_what_to_do(ran: Folder) -> None:
 def test_an_event_of_a_newer_carstore_stops_views_and_it_is_told_what_to_do(ran: Folder) -> None:
     cli("rebuild", "a.db", "--view", "costs")
     unknown = append_unknown(ran / "a.db")
-    found = listed()
+    found = {one["name"]: one for one in cli("views", "a.db", "--json").json["views"]}
     for name in (*NAMES[2:], "leases"):
         stop = {"position": unknown, "kind": "of_the_future", "schema_version": 1}
-        assert found[f"{name} 1"]["stopped_by"] == (None if name == "leases" else stop)
+        assert found[name]["stopped_by"] == (None if name == "leases" else stop)
     shown = cli("views", "a.db")
     assert shown.code == 0
     assert f"Stopped before event {unknown}: state, runs" in shown.stdout
@@ -130,12 +133,12 @@ def test_an_event_of_a_newer_carstore_stops_views_and_it_is_told_what_to_do(ran:
 def test_the_rows_of_a_view_as_json_csv_and_table(ran: Folder) -> None:
     found = cli("view", "a.db", "costs", "--json").json
     assert found == [
-        {"agent": "helper", "calls": 1, "tokens_in": 1, "tokens_out": 0, "cost_micros": 1},
-        {"agent": "planner", "calls": 1, "tokens_in": 7, "tokens_out": 1, "cost_micros": 70},
+        {"agent": "helper", "currency": "USD", "calls": 1, "tokens_in": 1, "tokens_out": 0, "cost_micros": 1},
+        {"agent": "planner", "currency": "USD", "calls": 1, "tokens_in": 7, "tokens_out": 1, "cost_micros": 70},
     ]
     text = cli("view", "a.db", "costs", "--csv").stdout
-    assert text.splitlines()[0] == "agent,calls,tokens_in,tokens_out,cost_micros"
-    assert text.splitlines()[2] == "planner,1,7,1,70"
+    assert text.splitlines()[0] == "agent,currency,calls,tokens_in,tokens_out,cost_micros"
+    assert text.splitlines()[2] == "planner,USD,1,7,1,70"
     assert "planner" in cli("view", "a.db", "costs").stdout
     assert cli("view", "a.db", "doubts").stdout == "No rows in view doubts.\n"
     assert cli("view", "a.db", "doubts", "--json").json == []
