@@ -50,6 +50,8 @@ _LARGE: dict[str, tuple[JsonPath, ...]] = {
     "compensation_succeeded": (("output",),),
     "doubt_resolved": (("output",),),
     "signal_sent": (("value",),),
+    "pursuit_started": (("goal",),),
+    "pursuit_ended": (("answer",),),
     "state_changed": (("value",),),
 }
 """Where values of any size stand, per kind. Other kinds hold nothing of anybody's: triggers and the

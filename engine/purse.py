@@ -71,7 +71,7 @@ class Purse:
             keep: the call is in doubt, and may have spent what it has reserved: that stays so.
         """
         chain = await self._look()
-        given = {} if keep else None
+        given = NOTHING if keep else None
         return self._note(chain, self.ledger.settle(chain, name, given, spent, self.run_id))
 
     async def forfeit(self, name: str) -> list[Entry]:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
+from carstore.errors import VersionConflict
 from carstore.events import ReplanDeclined
-from carstore.log import Entry
-from carstore.names import RunId, inbox_stream
+from carstore.log import Entry, Expect
+from carstore.names import RunId, inbox_stream, run_stream
+from engine.errors import RunExists
 from engine.ir import ActionResult, ActionStatus, Proposal, RunResult, RunStatus
 from engine.propose import Lineage, check_run_id
 from engine.results import result_of
@@ -71,6 +73,15 @@ class Replans:
         most = 0 if replan is None else most
         self.lineage = Lineage(replans_left=most, replan_on_rejection=on_rejection and most > 0)
 
+    def check(self, run_id: RunId) -> None:
+        """Refuse an id that leaves no room for those of the runs that may come in its place.
+
+        Raises:
+            InvalidRunId
+        """
+        if self.lineage.replans_left:
+            check_run_id(f"{run_id}-r{self.lineage.replans_left}")
+
     @property
     def asks(self) -> bool:
         """Whether there is somebody to ask."""
@@ -79,22 +90,35 @@ class Replans:
     async def follow(self, run: Run, observe: Observer) -> RunResult:
         """What came of a run, or of those that came in its place."""
         result = result_of(run)
-        if self._replan is None or not _is_asked_for(run):
+        if not _is_asked_for(run):
             return result
         name = successor_of(run)
         found = await self._runtime.find(name)
-        if found is not None:
+        if found is not None and found.received.replaces == run.run_id:
             return await self._runtime.resume(name, observe=observe)
+        if self._replan is None:
+            return result
         left = run.received.replans_left - 1
         proposal = self._replan(_told(run, result, left))
         if inspect.isawaitable(proposal):
             proposal = await proposal
-        if proposal is None:
-            await self._decline(run)
-            return result
+        try:
+            if proposal is None:
+                await self._decline(run, name)
+                return result
+            return await self._begin(run, name, proposal, observe)
+        except (RunExists, VersionConflict):  # somebody else has proposed meanwhile
+            found = await self._runtime.find(name)
+            if found is None or found.received.replaces != run.run_id:
+                raise
+            return await self._runtime.resume(name, observe=observe)
+
+    async def _begin(
+        self, run: Run, name: RunId, proposal: Proposal, observe: Observer
+    ) -> RunResult:
         lineage = Lineage(
             replaces=run.run_id,
-            replans_left=left,
+            replans_left=run.received.replans_left - 1,
             replan_on_rejection=run.received.replan_on_rejection,
             pursuit=run.received.pursuit,
         )
@@ -107,10 +131,16 @@ class Replans:
             observe=observe,
         )
 
-    async def _decline(self, run: Run) -> None:
+    async def _decline(self, run: Run, name: RunId) -> None:
+        """Put down that nothing comes in the place of `run`.
+
+        Raises:
+            VersionConflict: something has.
+        """
         declined = ReplanDeclined(run=run.run_id, reason="nothing else was proposed")
         entry = Entry(inbox_stream(run.run_id), declined, run.run_id)
-        await self._runtime.store.log.append(entry)
+        expect = Expect(versions={run_stream(name): 0})
+        await self._runtime.store.log.append(entry, expect=expect)
 
 
 def _is_asked_for(run: Run) -> bool:

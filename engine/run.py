@@ -142,6 +142,7 @@ class Run:
         """Take in an event of the inbox, once."""
         if recorded.version > self.inbox_version:
             self.inbox_version = recorded.version
+            self.refers = self.refers or has_references(recorded.data)
             self.apply(recorded.event, recorded.recorded_at)
 
     def apply(self, event: e.Event, recorded_at: Micros | None) -> None:

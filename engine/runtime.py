@@ -204,7 +204,6 @@ class Runtime:
             timeout_secs: after so many seconds nothing is begun any more, and the run ends; waits
                     and times without a process count too.
             deadline_at: the same as an instant, microseconds UTC; the earlier of both counts.
-            deadline_at: the same as an instant, microseconds UTC; the earlier of both counts.
             lineage: where the proposal comes from; given by what asks for proposals.
             observe: called after each turn of the driver with the run as it is then.
 
@@ -226,6 +225,8 @@ class Runtime:
             if not same_plan(found, checked):
                 raise RunExists(name)
             return await self._go_on(found, observe)
+        if lineage is None:
+            self._replans.check(name)
         terms = await self._terms(
             budget or self._budget, self._deadline(timeout_secs, deadline_at), lineage
         )

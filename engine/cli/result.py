@@ -10,8 +10,10 @@ from engine.cli.screen import Cell, brief, duration, say, status_text, table, te
 from engine.cli.stopping import run_stoppable
 from engine.ir import ActionResult, ActionStatus, RunResult, RunStatus
 from engine.origin import Found
-from projections import DOUBTS, rows
+from engine.results import rfc3339
+from projections import DOUBTS, WAITS, rows
 from projections.doubts import Doubt
+from projections.waits import Wait
 
 __all__ = [
     "accept_command",
@@ -23,6 +25,7 @@ __all__ = [
     "resume_command",
     "show_result",
     "tell_next",
+    "waits_what",
 ]
 
 MAX_COMMANDS = 5
@@ -30,6 +33,13 @@ MAX_COMMANDS = 5
 
 MAX_LISTED = 30
 """Actions listed after a run; of a larger one, only those that did not succeed are."""
+
+_WAITS = {
+    "acceptance": "copied unfinished, waiting until somebody accepts that it goes on here",
+    "signal": "waiting for a signal",
+    "time": "waiting until it is time",
+}
+"""What a run is said to do that waits for this; for anything else it waits for a person."""
 
 _BAD = (
     RunStatus.FAILED,
@@ -57,6 +67,10 @@ def show_result(database: str, result: RunResult, there: Found | None = None) ->
         if more:
             write(f"... and {more:,} more")
     write("")
+    if result.stopped is not None:
+        write(f"Stopped: {result.stopped}")
+    if result.replaces is not None:
+        write(f"It came in the place of run {result.replaces}, which was aborted")
     if doubts:
         write("Find out, by its idempotency key, whether it was carried out; then say so:")
     for doubt in doubts[:MAX_COMMANDS]:
@@ -96,11 +110,33 @@ def next_step(database: str, result: RunResult, tools: str | None = None) -> str
     """The command to type next, if the run did not simply succeed."""
     if result.waits_for == "acceptance":
         return accept_command(database, result.run_id, tools)
+    if result.waits_for == "approval":
+        return command_line("approvals", database)
+    if result.waits_for in ("signal", "time"):
+        return _next_wait(database, result, tools)
     if result.status is RunStatus.WAITING:
         return command_line("doubts", database)
     if result.status in _BAD:
         return command_line("show", database, result.run_id)
     return None
+
+
+def _next_wait(database: str, result: RunResult, tools: str | None) -> str:
+    """The command for what a run waits for longest: a signal if it needs one, else going on in
+    time."""
+
+    async def load() -> list[Wait]:
+        async with reading(database) as store:
+            found = await rows(store, WAITS, where={"run_id": result.run_id})
+            return sorted(found.values(), key=lambda wait: (wait.since, wait.action_id))
+
+    waits = run_stoppable(load())
+    for wait in waits:
+        if wait.signal is not None and result.waits_for == "signal":
+            return command_line("signal", database, result.run_id, wait.signal, "JSON")
+    due = [wait.due_at for wait in waits if wait.due_at is not None]
+    then = f" (from {rfc3339(min(due))})" if due else ""
+    return resume_command(database, result.run_id, tools or "FILE_OR_MODULE") + then
 
 
 def resume_command(database: str, run_id: RunId | str, tools: str | None) -> str:
@@ -120,11 +156,14 @@ def tell_next(command: str | None, *, as_json: bool) -> None:
 
 
 def _said(result: RunResult) -> str:
-    if result.waits_for == "acceptance":
-        return "copied unfinished, waiting until somebody accepts that it goes on here"
     if result.status is RunStatus.WAITING:
-        return "waiting for a person"
+        return waits_what(result)
     return result.status.value.replace("_", " ")
+
+
+def waits_what(result: RunResult) -> str:
+    """What a waiting run waits for, in words."""
+    return _WAITS.get(result.waits_for or "", "waiting for a person")
 
 
 def doubts_of(database: str, result: RunResult) -> list[Doubt]:

@@ -80,7 +80,12 @@ def _json(run: Run) -> Json:
         "status": run.status,
         "started_at": rfc3339(run.started_at),
         "ended_at": None if run.ended_at is None else rfc3339(run.ended_at),
+        **{name: value for name, value in _come_from(run) if value is not None},
     }
+
+
+def _come_from(run: Run) -> list[tuple[str, str | None]]:
+    return [("pursuit", run.pursuit), ("replaces", run.replaces), ("replan", run.replan)]
 
 
 def _cells(one: _Found, *, now: bool) -> list[Cell]:
@@ -99,7 +104,8 @@ def _cells(one: _Found, *, now: bool) -> list[Cell]:
 
 def _tell_next(database: str, found: list[_Found]) -> None:
     if any(one.run.status == "waiting" for one in found):
-        write(f"Some wait for a person: {command_line('doubts', database)}")
+        asking = [command_line(name, database) for name in ("doubts", "approvals", "waits")]
+        write(f"Some wait for a person, a signal or a time: {', '.join(asking)}")
     if any(one.run.status == "running" and one.driver is None for one in found):
         command = command_line("resume", database, "--tools", "FILE_OR_MODULE")
         write(f"Some were stopped in the middle: {command}")

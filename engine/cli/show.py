@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import click
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from carstore.errors import NotFound
 from carstore.events import InferenceMetered, ProposalReceived
@@ -18,9 +18,9 @@ from engine.cli.options import (
     json_option,
     reading,
 )
-from engine.cli.result import next_step, resume_command
+from engine.cli.result import next_step, resume_command, waits_what
 from engine.cli.runs import driver_of
-from engine.cli.screen import brief, dollars, duration, print_json, status_text, text, write
+from engine.cli.screen import brief, duration, money, print_json, status_text, text, write
 from engine.cli.screen import show as show_tree
 from engine.cli.stopping import run_stoppable
 from engine.ir import ActionStatus, RunStatus
@@ -60,15 +60,22 @@ class _Spent:
 
     tokens_in: int = 0
     tokens_out: int = 0
-    cost_micros: int = 0
+    micros: Counter[str] = field(factory=Counter)
+    """By currency."""
 
     def add(self, event: InferenceMetered) -> None:
         self.tokens_in += event.tokens_in
         self.tokens_out += event.tokens_out
-        self.cost_micros += event.cost_micros
+        self.micros[event.currency] += event.cost_micros
 
     def __str__(self) -> str:
-        return f"{self.tokens_in:,}+{self.tokens_out:,} tokens {dollars(self.cost_micros)}"
+        return f"{self.tokens_in:,}+{self.tokens_out:,} tokens {_amounts(self.micros)}"
+
+
+def _amounts(micros: Counter[str]) -> str:
+    """Amounts of each currency; of none, no dollars."""
+    told = [money(amount, currency) for currency, amount in sorted(micros.items()) if amount]
+    return " and ".join(told) or money(0, "USD")
 
 
 @frozen
@@ -108,12 +115,20 @@ def _headline(found: _Found) -> None:
     if run.ended_at is not None:
         times.append(f"ended {rfc3339(run.ended_at)}")
     write(", ".join([_standing(found), *times]))
+    if run.received.replaces is not None:
+        write(f"It came in the place of run {run.received.replaces}, which was aborted")
+    if run.received.pursuit is not None:
+        write(f"A step of pursuit {run.received.pursuit}")
+    stopped = result_of(run).stopped
+    if stopped is not None:
+        write(f"Stopped: {stopped}")
 
 
 def _standing(found: _Found) -> str:
     status = found.run.status
     if status is RunStatus.WAITING:
-        return "waiting for a person" if found.at is None else f"waiting at position {found.at}"
+        waiting = waits_what(result_of(found.run))
+        return waiting if found.at is None else f"waiting at position {found.at}"
     if status is RunStatus.RUNNING:
         if found.at is not None:
             return f"running at position {found.at}"
@@ -210,10 +225,12 @@ def _tail(database: str, found: _Found) -> None:
         write(f"Not undone: {left.action_id}: {left.reason}")
     for conflict in result.conflicts:
         write(f"Left alone, since somebody else has set it: state key {conflict.key!r}")
-    total = sum(spent.cost_micros for spent in found.spent.values())
+    total: Counter[str] = Counter()
+    for spent in found.spent.values():
+        total += spent.micros
     write(
         f"{cost.tool_calls:,} tool calls, {cost.retries:,} retries, "
-        f"{duration(cost.total_duration_ms) or '0 ms'} in actions, {dollars(total)}"
+        f"{duration(cost.total_duration_ms) or '0 ms'} in actions, {_amounts(total)}"
     )
     if found.at is not None:
         return

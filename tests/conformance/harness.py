@@ -258,7 +258,7 @@ def _told(one: Any) -> Any:
     return status if one.error is None else [status, _POSITION.sub(r"\1 #", one.error)]
 
 
-_POSITION = re.compile(r"\b(position|version) [0-9]+")
+_POSITION = re.compile(r"\b(position|changed at) [0-9]+")
 
 
 _SUBJECTS = ("action_id", "key", "status", "cause", "reason")

@@ -298,8 +298,12 @@ def test_meterings_are_kept_in_order() -> None:
     ctx.meter(cost="0.0123", currency="EUR")
     ctx.meter(cost=Decimal("0.0000005"))
     assert ctx.buffered.metered == (
-        Metered(tokens_in=3, tokens_out=4, currency="USD", cost_micros=5, agent="critic", model="m-1"),
-        Metered(tokens_in=0, tokens_out=0, currency="EUR", cost_micros=12_300, agent=None, model=None),
+        Metered(
+            tokens_in=3, tokens_out=4, currency="USD", cost_micros=5, agent="critic", model="m-1"
+        ),
+        Metered(
+            tokens_in=0, tokens_out=0, currency="EUR", cost_micros=12_300, agent=None, model=None
+        ),
         Metered(tokens_in=0, tokens_out=0, currency="USD", cost_micros=1, agent=None, model=None),
     )
 
@@ -452,7 +456,11 @@ def test_closing_takes_out_all_that_was_buffered() -> None:
     assert ctx.close() == Buffered(
         reads={"a": 1},
         changes={"b": 2},
-        metered=(Metered(tokens_in=1, tokens_out=0, currency="USD", cost_micros=0, agent=None, model=None),),
+        metered=(
+            Metered(
+                tokens_in=1, tokens_out=0, currency="USD", cost_micros=0, agent=None, model=None
+            ),
+        ),
         lines=(LogLine("x", {}),),
         lines_left_out=0,
     )

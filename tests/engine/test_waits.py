@@ -168,3 +168,18 @@ async def test_looking_whether_a_run_can_go_on_costs_no_event(db: Path) -> None:
         assert can_go_on(run, clock.now() + SECOND)
         await resume(store, [], "r")
         assert await store.log.head() == head
+
+
+@in_loop
+async def test_a_large_signal_stands_beside_the_log_and_reaches_the_call(
+    db: Path, hands: Hands
+) -> None:
+    value = "x" * 200_000
+    next_one = call("next", parameters={"given": "$a.output"})
+    async with opened(db) as store:
+        await execute(store, [hands.tool("next")], plan(awaits("a"), next_one), run_id="r")
+        await signal(store, "r", "go", value)
+        seen = await resume(store, [hands.tool("next")], "r")
+        assert seen.status == "succeeded"
+        assert hands.calls == [("next", {"given": value})]
+        assert max(len(one.data) for one in seen.history) < 10_000

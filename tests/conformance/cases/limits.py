@@ -5,7 +5,6 @@ from typing import Any
 from tests.conformance.write import call, case, cost, ends, execute, tool, write
 
 OVER = "cost budget exceeded"
-RAISE = "Raise its limit with `carstore budget` to go on."
 LATE = "the deadline of the run passed"
 
 CHEAP = {"t": tool({"return": 1})}
@@ -22,7 +21,7 @@ def three(tool_name: str = "t", **fields: Any) -> list[dict[str, Any]]:
 
 def exhausted(why: str) -> str:
     """What is said of a run whose own budget does not cover a call."""
-    return f"budget: budget 'run/r' is exhausted: {why}. {RAISE}"
+    return f"budget: budget 'run/r' is exhausted: {why}"
 
 
 def skipped(*names: str, why: str = OVER) -> dict[str, Any]:

@@ -763,8 +763,7 @@ CASES = [
                     ],
                     {},
                     cost(0, 0, skipped=1),
-                    stopped="budget: budget 'team' is exhausted: 0.2 USD remaining, 0.4 USD asked. "
-                    "Raise its limit with `carstore budget` to go on.",
+                    stopped="budget: budget 'team' is exhausted: 0.2 USD remaining, 0.4 USD asked",
                     calls=[],
                 ),
             ),
@@ -859,8 +858,7 @@ CASES = [
                     ],
                     {},
                     cost(2, 2, skipped=1),
-                    stopped="budget: budget 'run/r' is exhausted: 0.4 USD remaining, 0.6 USD "
-                    "asked. Raise its limit with `carstore budget` to go on.",
+                    stopped="budget: budget 'run/r' is exhausted: 0.4 USD remaining, 0.6 USD asked",
                     calls=[["die", {}]],
                 ),
             },

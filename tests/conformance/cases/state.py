@@ -652,7 +652,7 @@ CASES = [
                 "buy": [
                     "rejected",
                     "assumption on 'offer' is stale: it was to be 1 and does not exist; "
-                    "assumption on 'rate' is stale: it was read at version # and is at version #",
+                    "assumption on 'rate' is stale: it was read at position # and was changed at #",
                 ]
             },
             ["proposal_received", "action_rejected buy", "proposal_completed failed"],

@@ -307,8 +307,22 @@ def test_a_position_beyond_the_end_is_refused(ran: Folder, command: str) -> None
 
 def test_costs_are_added_up_by_agent(ran: Folder) -> None:
     assert cli("costs", "a.db", "--json").json == [
-        {"agent": "helper", "currency": "USD", "calls": 1, "tokens_in": 1, "tokens_out": 0, "cost_micros": 1},
-        {"agent": "planner", "currency": "USD", "calls": 1, "tokens_in": 7, "tokens_out": 1, "cost_micros": 70},
+        {
+            "agent": "helper",
+            "currency": "USD",
+            "calls": 1,
+            "tokens_in": 1,
+            "tokens_out": 0,
+            "cost_micros": 1,
+        },
+        {
+            "agent": "planner",
+            "currency": "USD",
+            "calls": 1,
+            "tokens_in": 7,
+            "tokens_out": 1,
+            "cost_micros": 70,
+        },
     ]
     assert cli("costs", "a.db", "--at", "1", "--json").json == []
     assert "$0.000071" in cli("costs", "a.db").stdout

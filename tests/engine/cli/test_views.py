@@ -133,8 +133,22 @@ def test_an_event_of_a_newer_carstore_stops_views_and_it_is_told_what_to_do(ran:
 def test_the_rows_of_a_view_as_json_csv_and_table(ran: Folder) -> None:
     found = cli("view", "a.db", "costs", "--json").json
     assert found == [
-        {"agent": "helper", "currency": "USD", "calls": 1, "tokens_in": 1, "tokens_out": 0, "cost_micros": 1},
-        {"agent": "planner", "currency": "USD", "calls": 1, "tokens_in": 7, "tokens_out": 1, "cost_micros": 70},
+        {
+            "agent": "helper",
+            "currency": "USD",
+            "calls": 1,
+            "tokens_in": 1,
+            "tokens_out": 0,
+            "cost_micros": 1,
+        },
+        {
+            "agent": "planner",
+            "currency": "USD",
+            "calls": 1,
+            "tokens_in": 7,
+            "tokens_out": 1,
+            "cost_micros": 70,
+        },
     ]
     text = cli("view", "a.db", "costs", "--csv").stdout
     assert text.splitlines()[0] == "agent,currency,calls,tokens_in,tokens_out,cost_micros"
