@@ -14,6 +14,7 @@ and `chain` look for that, unless asked not to.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from attrs import define, evolve, field
 
@@ -25,7 +26,7 @@ from engine.rules.budget import Account, BudgetExhausted
 from engine.rules.money import InvalidBudget
 from projections.budgets import BudgetEvent
 
-__all__ = ["MAX_ACCOUNTS", "MAX_ANCESTORS", "Ledger", "after", "entry_of"]
+__all__ = ["MAX_ACCOUNTS", "MAX_ANCESTORS", "Budgets", "Ledger", "after", "entry_of"]
 
 MAX_ANCESTORS = 8
 """Budgets above one. Each reservation is an event in every one of them."""
@@ -34,6 +35,61 @@ MAX_ACCOUNTS = 10_000
 """Accounts kept in memory; a process that needs more of them reads some again."""
 
 _EVENTS = (BudgetSet, BudgetReserved, BudgetSettled)
+
+
+class Budgets(Protocol):
+    """Where a run looks up what it may spend: all that `engine.purse` asks of a ledger.
+
+    Only `chain` looks anything up. `reserve` and `settle` decide on the accounts that it gave and
+    change nothing: what they answer takes effect when it is appended, with what it is for.
+    """
+
+    @property
+    def store(self) -> Store:
+        """The store whose log the events are appended to, and in which the runs are."""
+        ...
+
+    async def chain(self, name: str) -> list[Account]:
+        """The account of a budget, then its parent's, and so on up to the last, each with all that
+        has been appended by now, whoever did it, and with the version of its stream.
+
+        Raises:
+            NotFound: one of them was never set.
+            InvalidBudget: they form a circle, or there are more than `MAX_ANCESTORS` above it.
+        """
+        ...
+
+    def reserve(
+        self,
+        chain: Sequence[Account],
+        reservation: str,
+        amounts: Mapping[str, int],
+        run_id: RunId | None = None,
+    ) -> tuple[list[Entry], dict[StreamName, int]]:
+        """The events that reserve `amounts` in every account of a chain, or in none, and the
+        versions of their streams as the condition; neither where there is nothing to reserve.
+
+        Raises:
+            BudgetExhausted: naming the nearest account that does not cover them.
+            InvalidBudget: an amount is negative.
+        """
+        ...
+
+    def settle(
+        self,
+        chain: Sequence[Account],
+        reservation: str,
+        reserved: Mapping[str, int] | None,
+        spent: Mapping[str, int],
+        run_id: RunId | None = None,
+    ) -> list[Entry]:
+        """The events that give `reserved` back (None: all that is held under that name) and take
+        what was spent, in every account; possible whatever is left.
+
+        Raises:
+            InvalidBudget: an amount is negative.
+        """
+        ...
 
 
 @define

@@ -84,6 +84,8 @@ async def _is_undone(desk: Desk, index: int) -> bool:
         _fail(desk, state, undo.tool, "; ".join(problems))
         return True
     if not desk.find_doubt(state, tool, undo=True):
+        if state.undo.open:  # the process ended during the call
+            await desk.forfeit(state, state.undo.number, undo=True)
         _begin_undo(desk, index, tool, undo, given, secrets_in(undo.parameters, values))
     return False
 

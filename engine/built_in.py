@@ -27,7 +27,8 @@ SLEEP = Tool(
             "additionalProperties": False,
         },
         read_only=True,
-    )
+    ),
+    waits=True,
 )
 
 WAIT_SIGNAL = Tool(
@@ -48,7 +49,8 @@ WAIT_SIGNAL = Tool(
             "additionalProperties": False,
         },
         read_only=True,
-    )
+    ),
+    waits=True,
 )
 
 BUILT_IN = {tool.name: tool for tool in (SLEEP, WAIT_SIGNAL)}

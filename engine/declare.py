@@ -30,6 +30,8 @@ class Tool:
     """Whether the function runs on the event loop; others run in a thread."""
     context_parameter: str | None = None
     """The name of the parameter that takes the `ToolContext`."""
+    waits: bool = False
+    """Whether it is built in and waits, so that nothing is called."""
     undo: "Tool | None" = field(default=None, repr=False)
     """The compensating tool, if it was given as an object and not by name."""
 

@@ -33,7 +33,7 @@ from engine.purse import Purse, reservation_name, run_account
 from engine.rates import Rates
 from engine.rules.budget import Budget
 from engine.rules.retries import Backoff
-from engine.rules.schedule import Schedule, ScheduleMode
+from engine.rules.schedule import SCHEDULES, Schedule, ScheduleFactory
 from engine.rules.sensitive import hidden_in, secrets_in
 from engine.run import Run
 from engine.tools import ToolExecutor, Tools
@@ -81,6 +81,8 @@ class Equipment:
     ledger_locks: dict[str, asyncio.Lock]
     cache_ttls: Mapping[str, int]
     """Tool -> seconds for which its results are served again, where a runtime says so."""
+    schedules: Mapping[str, ScheduleFactory] = SCHEDULES
+    """By the name under which a run may have been begun."""
 
 
 @define(eq=False)
@@ -113,8 +115,11 @@ class Desk:
     purse: Purse | None = field(init=False)
     schedule: Schedule = field(init=False)
     policy: commit.Policy = field(init=False)
+    run: Run = field(init=False)
+    """Of the journal; another one once that was read again."""
 
     def __attrs_post_init__(self) -> None:
+        self.run = self.journal.run
         on_doubt = self.run.received.on_doubt
         self.policy = commit.Policy(on_doubt=on_doubt, backoff=self.equipment.backoff)
         given = self.run.received.budget
@@ -127,10 +132,6 @@ class Desk:
         self.plan()
 
     @property
-    def run(self) -> Run:
-        return self.journal.run
-
-    @property
     def scope(self) -> Scope:
         return Scope(self.run.received.scope)
 
@@ -138,7 +139,7 @@ class Desk:
         """Make the schedule from what the run says is settled."""
         run = self.run
         settled = [index for index in run.graph.forward if run.actions[index].status is not None]
-        self.schedule = Schedule(run.graph, ScheduleMode(run.received.schedule), settled)
+        self.schedule = self.equipment.schedules[run.received.schedule](run.graph, settled)
         run.settled.clear()
         self.startable.clear()
         self.waiting.clear()
@@ -188,7 +189,7 @@ class Desk:
             actions=0 if index in self.run.begun else len(self.run.begun),
             tool_calls=self.run.dispatched,
             duration_us=self.run.duration_us,
-            is_tool_call=state.action.type is ActionType.TOOL_CALL,
+            is_tool_call=(tool := self.tool_of(state)) is not None and not tool.waits,
         )
         if reason is not None:
             self.stop("budget", reason)
@@ -285,6 +286,7 @@ class Desk:
     async def forget(self) -> None:
         """Drop this turn's decisions and read the run again; outcomes are kept."""
         await self.journal.forget()
+        self.run = self.journal.run
         if self.purse is not None:
             self.purse.end_turn()
         self.taken.clear()
@@ -347,7 +349,9 @@ class Desk:
 
     def has_outcome(self, place: Place) -> bool:
         """Whether a call has ended and is not recorded."""
-        return any((o.call.index, o.call.undo) == place for o in self.outcomes)
+        return bool(self.outcomes) and any(
+            (one.call.index, one.call.undo) == place for one in self.outcomes
+        )
 
     @property
     def idle(self) -> bool:
@@ -537,6 +541,13 @@ class Desk:
         name = reservation_name(self.run.run_id, state.action.id, made.attempt, undo=made.undo)
         for entry in await self.purse.settle(name, spent, keep=held):
             self.journal.add(entry)
+
+    async def forfeit(self, state: ActionState, attempt: int, *, undo: bool) -> None:
+        """Take in full what a call may have spent that ended with its process."""
+        if self.purse is not None:
+            name = reservation_name(self.run.run_id, state.action.id, attempt, undo=undo)
+            for entry in await self.purse.forfeit(name):
+                self.journal.add(entry)
 
     async def settle_doubt(self, state: ActionState, doubt: Doubt) -> None:
         """End what an attempt in doubt had reserved, once somebody has said what became of it: if

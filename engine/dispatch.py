@@ -8,7 +8,6 @@ back and what was recorded cannot; a token that was taken is kept until the call
 from enum import Enum
 
 from carstore import events as e
-from carstore.log import Entry
 from engine.action_state import ActionState
 from engine.begin import Ready, flight, grounds_of, parameters_digest, reuse_key
 from engine.declare import Tool
@@ -158,9 +157,8 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
     if purse is None:
         return Put.ON
     run_id, action_id = desk.run.run_id, state.action.id
-    lost: list[Entry] = []
     if state.do.open:  # the process ended during the call
-        lost = await purse.forfeit(reservation_name(run_id, action_id, attempt - 1, undo=False))
+        await desk.forfeit(state, attempt - 1, undo=False)
     name = reservation_name(run_id, action_id, attempt, undo=False)
     try:
         entries, versions = await purse.reserve(name, tool.schema.max_cost_micros)
@@ -170,7 +168,7 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
         else:
             desk.stop("budget", exhausted.brief)
         return Put.OFF
-    for entry in lost + entries:
+    for entry in entries:
         desk.journal.add(entry)
     desk.journal.expected.update(versions)
     return Put.ON

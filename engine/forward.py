@@ -18,7 +18,7 @@ from engine.ending import complete
 from engine.ir import Action, ActionStatus, ActionType, RunStatus
 from engine.rules.graph import keys_read
 from engine.rules.sensitive import secrets_in
-from engine.waits import begin_wait, is_wait
+from engine.waits import begin_wait
 
 __all__ = ["advance"]
 
@@ -78,7 +78,7 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
             _ask(desk, index, state, request)
         case Ready() if state.action.type is not ActionType.TOOL_CALL:
             _perform(desk, state, begun, values)
-        case Ready() if is_wait(tool):
+        case Ready() if tool is not None and tool.waits:
             begin_wait(desk, index, state, begun)
         case Ready():
             await begin_call(desk, index, state, begun, secrets_in(begun.parameters, values))

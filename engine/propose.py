@@ -1,9 +1,9 @@
 """Propose: from a proposal to the first event of its run."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from attrs import field, frozen
 
 from carstore import events as e
 from carstore.blobs import referred
@@ -11,6 +11,7 @@ from carstore.names import Json, LogId, RunId, Scope, is_run_id
 from engine.errors import InvalidRunId, ToolsChanged
 from engine.ir import Action, Proposal, ToolCompensation
 from engine.plan_json import proposal_to_dict
+from engine.rules.schedule import SCHEDULES, ScheduleFactory, ScheduleMissing
 from engine.run import Run
 from engine.tools import Tools
 
@@ -19,6 +20,7 @@ __all__ = [
     "Options",
     "Terms",
     "check_run_id",
+    "check_schedule",
     "check_tools",
     "new_run_id",
     "received",
@@ -37,10 +39,13 @@ class Options:
     on_doubt: str = "hold"
     abort_on_rejection: bool = False
     abort_on_exhausted_retry: bool = False
+    schedules: Mapping[str, ScheduleFactory] = field(default=SCHEDULES, eq=False, repr=False)
+    """Those that `schedule` may name; only the name is recorded."""
 
     def __attrs_post_init__(self) -> None:
-        if self.schedule not in ("levels", "eager"):
-            raise ValueError(f"schedule is 'levels' or 'eager', not {self.schedule!r}")
+        if self.schedule not in self.schedules:
+            known = ", ".join(map(repr, self.schedules))
+            raise ValueError(f"schedule is one of {known}, not {self.schedule!r:.140}")
         if self.on_doubt not in ("hold", "fail", "retry"):
             raise ValueError(f"on_doubt is 'hold', 'fail' or 'retry', not {self.on_doubt!r}")
         if not 1 <= self.concurrency <= 10_000:
@@ -140,6 +145,17 @@ def check_tools(run: Run, tools: Tools) -> None:
             changed.append(name)
     if missing or changed:
         raise ToolsChanged(run.run_id, tuple(sorted(missing)), tuple(sorted(changed)))
+
+
+def check_schedule(run: Run, schedules: Mapping[str, ScheduleFactory]) -> None:
+    """Refuse to go on with a run whose schedule is not there.
+
+    Raises:
+        ScheduleMissing: naming it.
+    """
+    name = run.received.schedule
+    if name not in schedules:
+        raise ScheduleMissing(run.run_id, name, tuple(schedules))
 
 
 def same_plan(run: Run, proposal: Proposal) -> bool:

@@ -1,6 +1,7 @@
 """What a run came to, as a value for programs."""
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from carstore import events as e
 from carstore.names import Micros
@@ -60,23 +61,23 @@ def cost_of(run: Run) -> CostSummary:
     """What the run has used so far; once it is finished, what its last event says."""
     if run.completed is not None:
         return _recorded_cost(run.completed)
-    counts = dict.fromkeys(ActionStatus, 0)
-    tool_calls = 0
-    for state in run.actions:
-        if state.status is not None:
-            counts[state.status] += 1
-        if state.status is ActionStatus.SUCCEEDED and state.action.type is ActionType.TOOL_CALL:
-            tool_calls += 1
+    statuses = [state.status for state in run.actions]
+    tool_calls = sum(
+        state.status is ActionStatus.SUCCEEDED
+        for state in run.actions
+        if state.action.type is ActionType.TOOL_CALL
+    )
     return CostSummary(
         tool_calls=tool_calls,
-        actions_executed=counts[ActionStatus.SUCCEEDED] + counts[ActionStatus.FAILED],
-        actions_rejected=counts[ActionStatus.REJECTED],
-        actions_skipped=counts[ActionStatus.SKIPPED],
+        actions_executed=sum(map(statuses.count, (ActionStatus.SUCCEEDED, ActionStatus.FAILED))),
+        actions_rejected=statuses.count(ActionStatus.REJECTED),
+        actions_skipped=statuses.count(ActionStatus.SKIPPED),
         total_duration_ms=run.duration_us / 1000,
         retries=run.retries,
     )
 
 
+@lru_cache(maxsize=256)  # what is settled in one append has one instant
 def rfc3339(at: Micros | int) -> str:
     """An instant for people and programs: RFC 3339, UTC, with microseconds."""
     return (_EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds") + "Z"

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from types import MappingProxyType
 
 from carstore import Store
 from carstore.names import MAIN_SCOPE, Json, RunId, Scope
@@ -16,12 +17,13 @@ from engine.errors import RunExists, RunOwned
 from engine.ir import MAX_TIMEOUT_MS, Proposal, RunResult, RunStatus
 from engine.journal import load_run
 from engine.plan_json import check_proposal, parse_proposal
-from engine.policies import only_once
+from engine.policies import PolicyChanged, only_once
 from engine.propose import (
     Lineage,
     Options,
     Terms,
     check_run_id,
+    check_schedule,
     check_tools,
     new_run_id,
     same_plan,
@@ -35,6 +37,7 @@ from engine.rules.budget import Budget
 from engine.rules.capabilities import CapabilitySet, as_policy
 from engine.rules.policies import Policy
 from engine.rules.retries import Backoff
+from engine.rules.schedule import ScheduleFactory, known_schedules
 from engine.run import Run
 from engine.runs import Observer, Runs, unobserved
 from engine.threads import Threads
@@ -57,7 +60,10 @@ class Runtime:
         tools: made with `@tool`, or schemas and names that `executor` carries out.
         executor: carries out tools that have no function of their own.
         scope: which state the runs read and write.
-        schedule: `levels` (level by level, the default) or `eager` (each action as soon as it may).
+        schedule: `levels` (level by level, the default), `eager` (each action as soon as it may),
+            or a name of `schedules`.
+        schedules: schedules of your own, by name: classes or functions that take the graph of a run
+            and the actions that are settled already. A resume needs the one that a run began with.
         concurrency: how many calls of one run may be in flight at once.
         on_doubt: `hold` (a person decides, the default), `fail` or `retry`.
         abort_on_rejection: whether a rejected action makes its run roll back.
@@ -79,6 +85,7 @@ class Runtime:
         executor: ToolExecutor | None = None,
         scope: str = MAIN_SCOPE,
         schedule: str = "levels",
+        schedules: Mapping[str, ScheduleFactory] = MappingProxyType({}),
         concurrency: int = 16,
         on_doubt: str = "hold",
         abort_on_rejection: bool = False,
@@ -97,6 +104,7 @@ class Runtime:
         self.options = Options(
             scope=Scope(scope),
             schedule=schedule,
+            schedules=known_schedules(schedules),
             concurrency=concurrency,
             on_doubt=on_doubt,
             abort_on_rejection=abort_on_rejection,
@@ -121,6 +129,7 @@ class Runtime:
                 ledger=self._ledger,
                 ledger_locks={},
                 cache_ttls=self._cache_ttls,
+                schedules=self.options.schedules,
             ),
         )
         self._replans = Replans(self, replan, max_replans, on_rejection=replan_on_rejection)
@@ -214,7 +223,8 @@ class Runtime:
             NotFound: there is no such budget to take from.
             RunExists: the run id belongs to another proposal.
             RunOwned: another process drives this run.
-            ToolsChanged, PolicyChanged: the run was begun with other tools or rules.
+            ToolsChanged, ScheduleMissing, PolicyChanged: the run was begun with other tools,
+                another schedule or other rules.
             Busy, DiskFull, StoreFailed: the store; what was recorded is safe.
         """
         checked = (
@@ -316,8 +326,8 @@ class Runtime:
         drives, the error that says so.
 
         Raises:
-            ToolsChanged, PolicyChanged: if one cannot go on with these tools and rules; then none
-                was continued.
+            ToolsChanged, ScheduleMissing, PolicyChanged: if one cannot go on with these tools,
+                schedules and rules; then none was continued.
         """
         runs = [await load_run(self.store, run_id) for run_id in await self.unfinished()]
         for run in runs:
@@ -371,12 +381,12 @@ class Runtime:
         Raises:
             NotFound: the budget that is to be taken from is not there.
         """
+        if budget is not None and budget.parent is not None:
+            await self._ledger.load(budget.parent, must=True)
         if self._policies and not self._registered:
             by = str(self.store.leases.holder)
             await registry.register(self.store, list(self._policies.values()), by)
             self._registered = True
-        if budget is not None and budget.parent is not None:
-            await self._ledger.load(budget.parent, must=True)
         return Terms(
             policies={one.name: one.digest for one in self._policies.values()} or None,
             budget=None if budget is None else budget.to_json(),
@@ -394,16 +404,21 @@ class Runtime:
         return ends_at if deadline_at is None else min(ends_at, deadline_at)
 
     async def _bound(self, run: Run) -> Authority:
-        """The rules that bind a run, which its tools have to be there for too.
+        """The rules that bind a run, which its tools and its schedule have to be there for too.
 
         Raises:
-            ToolsChanged, PolicyChanged: it was begun with others.
+            ToolsChanged, ScheduleMissing, PolicyChanged: it was begun with others.
         """
         check_tools(run, self.tools)
+        check_schedule(run, self.options.schedules)
         if not run.received.policies:
             return NOBODY
         given = list(self._policies.values())
-        return Authority(await registry.bound(self.store, run.received.policies, given))
+        try:
+            return Authority(await registry.bound(self.store, run.received.policies, given))
+        except PolicyChanged as changed:
+            changed.run_id = run.run_id
+            raise
 
     async def _go_on(
         self, run: Run, observe: Observer, accepted_by: str | None = None

@@ -31,8 +31,9 @@ async def halt(desk: Desk) -> None:
     assert stopping is not None
     if stopping.cause != "budget":
         desk.interrupt_calls()
-        _give_up_doubts(desk)
     skip_the_rest(desk, STOPPED[stopping.cause], keep_decided=stopping.cause == "budget")
+    if stopping.cause != "budget":
+        _give_up_doubts(desk)  # those too that were found just now: the process died in the call
     desk.hand_out()
     unsettled = any(desk.run.actions[index].status is None for index in desk.run.graph.forward)
     if unsettled or not desk.idle:

@@ -14,22 +14,15 @@ from carstore.names import Json, Micros
 from engine import commit
 from engine.action_state import ActionState
 from engine.begin import Ready
-from engine.built_in import SLEEP, WAIT_SIGNAL
-from engine.declare import Tool
 from engine.desk import Desk
 from engine.results import rfc3339
 from engine.run import Run
 
-__all__ = ["begin_wait", "due", "end_waits", "is_wait", "next_due"]
+__all__ = ["begin_wait", "due", "end_waits", "next_due"]
 
 MICROS = 1_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def is_wait(tool: Tool | None) -> bool:
-    """Whether a tool is one that waits."""
-    return tool is SLEEP or tool is WAIT_SIGNAL
 
 
 def begin_wait(desk: Desk, index: int, state: ActionState, begun: Ready) -> None:

@@ -51,3 +51,16 @@ SELECT e.position, s.name, e.version, e.kind, e.schema_version, e.recorded_at, e
     e.key, e.fence, e.fence_token, e.data, e.prev_hash, e.hash
 FROM events AS e LEFT JOIN streams AS s ON s.stream_id = e.stream_id
 ORDER BY e.position
+
+-- All that is told, in order.
+-- name: story
+SELECT e.position, s.name, e.version, e.kind, e.recorded_at, e.run_id, e.data
+FROM events AS e JOIN streams AS s ON s.stream_id = e.stream_id
+ORDER BY e.position
+
+-- name: count_ended
+SELECT count(*) FROM events WHERE kind = 'proposal_completed'
+
+-- How many signals were sent to each run.
+-- name: signals_sent
+SELECT run_id, count(*) FROM events WHERE kind = 'signal_sent' GROUP BY run_id

@@ -18,6 +18,7 @@ from engine.rules.references import UnresolvedReference, find, read
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "PlanCheck", "size_problems"]
 
+_TOOL_CALL = ActionType.TOOL_CALL.value
 _STATE_TYPES = frozenset(ActionType) - {ActionType.TOOL_CALL}
 
 
@@ -114,7 +115,7 @@ class PlanCheck:
 
     def _check_type(self, action: dict[str, Any], at: tuple[Step, ...]) -> None:
         kind = _type(action)
-        if kind == ActionType.TOOL_CALL:
+        if kind == _TOOL_CALL:
             if action.get("tool") is None:
                 message = "missing; an action of type tool_call names the tool that it calls"
                 self._add(ProblemCode.MISSING_FIELD, (*at, "tool"), message)
@@ -205,7 +206,7 @@ def _get(value: Json, name: str, kind: type) -> Any:
 
 def _type(action: Json) -> str:
     if type(action) is dict and "type" not in action:
-        return ActionType.TOOL_CALL.value
+        return _TOOL_CALL
     return _get(action, "type", str) or ""
 
 

@@ -32,8 +32,14 @@ from carstore.origin import Life
 from carstore.redaction import Redaction
 from carstore.sqlite.life import begin_life
 from engine import Proposal, Runtime, resolve
+from engine.approvals import approve
+from engine.asking import Done
+from engine.cancel import cancel
 from engine.held import open_run
+from engine.ledger import set_budget
+from engine.rules.budget import Budget
 from engine.rules.retries import Backoff
+from engine.signals import signal
 from projections import LAZY, rows
 from tests.golden import record, workload
 from tests.golden.workload import Crew, Ticking, World
@@ -122,6 +128,10 @@ async def _begun(scene: Scene, crew: Crew, clock: Ticking) -> None:
     await scene(_dying, run_id="orphaned", proposal=workload.STEPS)
     await scene(_dying, run_id="unknown", proposal=workload.LETTER)
     await scene(_beside)
+    await scene(_ruled)
+    await scene(partial(_waiting, clock))
+    await scene(_priced)
+    await scene(_proposed)
 
 
 async def _ordinary(store: Store, _: World, runtime: Runtime) -> None:
@@ -192,6 +202,47 @@ async def _beside(store: Store, _: World, runtime: Runtime) -> None:
     for blob in await store.blobs.infos():
         if (await store.blobs.read([blob.hash]))[blob.hash] == workload.FORGOTTEN:
             await store.blobs.forget(blob.hash, reason="Vergessenwerden — 忘れて", by="Zoë")
+
+
+async def _ruled(store: Store, _: World, runtime: Runtime) -> None:
+    """A call that is forbidden, and one to which somebody consents."""
+    ruled = Runtime(store, runtime.tools, policies=workload.RULES)
+    await ruled.execute(workload.RULED, run_id="ruled")
+    await _store_views(store)
+    await approve(store, RunId("ruled"), "pay", by="Zoë", reason="ja — はい")
+    await ruled.resume("ruled")
+    for policy in workload.RULES:
+        await ruled.remove_policy(policy.name, by="Zoë")
+
+
+async def _waiting(clock: Ticking, store: Store, _: World, runtime: Runtime) -> None:
+    """A time that comes, a signal that is sent, and a wait that is called off."""
+    await runtime.execute(workload.WAITING, run_id="waiting")
+    clock.advance(2_000_000)
+    await runtime.resume("waiting")
+    await signal(store, RunId("waiting"), "wort", {"wort": "Uhu — ふくろう"}, by="Zoë")
+    await runtime.resume("waiting")
+    await runtime.execute(workload.ENDLESS, run_id="called-off")
+    await cancel(store, RunId("called-off"), by="Zoë", reason="genug — 十分", compensate=True)
+    await runtime.resume("called-off")
+
+
+async def _priced(store: Store, _: World, runtime: Runtime) -> None:
+    """A budget that others draw on, and a run that ends when its own is exhausted."""
+    await set_budget(store, "haushalt", {"EUR": "5.00", "USD": None}, by="Zoë")
+    shared = Budget(costs={"EUR": "0.80"}, parent="haushalt")
+    await runtime.execute(workload.PRICED, run_id="priced", budget=shared)
+    await runtime.execute(workload.PRICED, run_id="exhausted", budget=Budget(costs={"EUR": "0.10"}))
+
+
+async def _proposed(store: Store, _: World, runtime: Runtime) -> None:
+    """Proposals that were asked for: in the place of an aborted one, and to reach a goal."""
+    answers = iter([workload.REPLACEMENT, None])
+    again = Runtime(store, runtime.tools, replan=lambda _: next(answers))
+    for run_id in ("replaced", "declined"):
+        await again.execute(workload.UNDONE, run_id=run_id)
+    steps = iter([workload.REUSED, Done(answer={"ziel": "erreicht — 達成"})])
+    await runtime.pursue("ein Ziel — 目標", lambda _: next(steps), pursuit="ziel", max_steps=3)
 
 
 async def _in_a_copy(store: Store, world: World, runtime: Runtime, *, run_id: str) -> None:

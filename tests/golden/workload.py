@@ -17,6 +17,7 @@ from carstore.holders import Holder
 from carstore.names import Micros
 from engine import Action, ActionType, Proposal, Runtime, Tool, ToolCompensation, ToolContext, tool
 from engine.ir import FailureBehavior, Precondition, Reversibility
+from engine.rules.file_rules import deny_tool, require_approval
 
 UNFINISHED = {
     "asked": "succeeded",  # somebody has to say what became of a call
@@ -168,7 +169,14 @@ def _plain_tools() -> list[Tool]:
         ctx.delete("note")
         ctx.delete("never written")
 
-    return [look_up, refund, refuse, charge, keep, flaky, break_down, tidy_up]
+    @tool(max_cost={"EUR": "0.50"})
+    async def consult(word: str, ctx: ToolContext) -> str:
+        """Ask somebody who is paid for it."""
+        await ctx.charge("EUR", "0.30")
+        ctx.meter(cost="0.05", currency="EUR")
+        return f"{word}: Eule"
+
+    return [look_up, refund, refuse, charge, keep, flaky, break_down, tidy_up, consult]
 
 
 def plan(name: str, *actions: Action) -> Proposal:
@@ -266,6 +274,28 @@ STEPS = plan(
     call("long", "linger", "retry", dependencies=["first"], max_retries=3),
     write("last", "step", "$long.output", dependencies=["long"]),
 )
+
+RULES = (deny_tool("break_down"), require_approval({"tool": "keep", "reason": "Geld — お金"}))
+
+RULED = plan(
+    "ruled",
+    call("pay", "keep", parameters={"cents": 8}),
+    call("forbidden", "break_down", "skip"),
+)
+
+WAITING = plan(
+    "waiting",
+    call("nap", "sleep", parameters={"seconds": 1}),
+    call("word", "wait_signal", parameters={"name": "wort"}, dependencies=["nap"]),
+)
+
+ENDLESS = plan(
+    "endless", call("never", "wait_signal", parameters={"name": "nie", "timeout_secs": 86_400})
+)
+
+PRICED = plan("priced", call("ask", "consult", parameters={"word": "Käuzchen"}))
+
+REPLACEMENT = plan("replacement", write("instead", "instead", "stattdessen"))
 
 FORGOTTEN = {"name": "Zoë", "born": "1970-01-01"}
 

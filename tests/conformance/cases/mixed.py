@@ -864,4 +864,109 @@ CASES = [
             },
         ],
     ),
+    case(
+        "at the same time, no more calls than the money covers; the third waits for what is left",
+        [call(name, "ask", failure_behavior="skip") for name in ("a", "b", "c")],
+        tools={
+            "ask": tool(
+                [{"meter": {"cost": "0.1"}}, {"sleep_ms": 5}, {"return": 1}],
+                max_cost={"USD": "0.4"},
+            )
+        },
+        options={"budget": {"costs": {"USD": "1"}}},
+        tags=["currency_budgets"],
+        expect=ends(
+            "succeeded",
+            {"a": "succeeded", "b": "succeeded", "c": "succeeded"},
+            [
+                "proposal_received",
+                "action_executing a",
+                "action_executing b",
+                "inference_metered a",
+                "action_succeeded a",
+                "inference_metered b",
+                "action_succeeded b",
+                "action_executing c",
+                "inference_metered c",
+                "action_succeeded c",
+                "proposal_completed succeeded",
+            ],
+            {},
+            cost(3, 3),
+        ),
+    ),
+    case(
+        "a request for consent expires while the run is still at work",
+        [call("send", "send"), call("slow", "slow", failure_behavior="skip")],
+        tools={**TOOLS, "slow": tool([{"pass_ms": 61000}, {"return": 1}])},
+        options={
+            "schedule": "eager",
+            "policies": [{"require_approval": {"tool": "send", "expires_secs": 60}}],
+        },
+        tags=["approvals", "eager"],
+        expect=ends(
+            "failed",
+            {"send": ["rejected", "nobody approved it in time"], "slow": "succeeded"},
+            [
+                "proposal_received",
+                "approval_requested send",
+                "action_executing slow",
+                "action_succeeded slow",
+                "action_rejected send",
+                "proposal_completed failed",
+            ],
+            {},
+            cost(1, 1, rejected=1, ms=61000),
+        ),
+    ),
+    case(
+        "an abort ends a wait for a signal",
+        [call("hold", "wait_signal", params={"name": "go"}), call("bad", "bad")],
+        tools=TOOLS,
+        tags=["waits"],
+        expect=ends(
+            "rolled_back",
+            {"hold": ABORTED, "bad": NO},
+            [
+                "proposal_received",
+                "wait_started hold",
+                "action_executing bad",
+                "action_failed bad",
+                "action_skipped hold",
+                "state_rollback",
+                "proposal_completed rolled_back",
+            ],
+            {},
+            cost(0, 1, skipped=1),
+        ),
+    ),
+    case(
+        "a deadline that passes undoes nothing, as an abort after it does not happen",
+        [call("book", "slow_book"), call("bad", "bad")],
+        tools={
+            **TOOLS,
+            "slow_book": tool([{"pass_ms": 6000}, {"return": 1}], compensation="unbook"),
+        },
+        tags=["deadlines"],
+        steps=[
+            execute(
+                given={"timeout_secs": 5},
+                expect=ends(
+                    "failed",
+                    {"book": "succeeded", "bad": ["skipped", "the deadline of the run passed"]},
+                    [
+                        "proposal_received",
+                        "action_executing book",
+                        "action_succeeded book",
+                        "run_stopping deadline",
+                        "action_skipped bad",
+                        "proposal_completed failed",
+                    ],
+                    {},
+                    cost(1, 1, skipped=1, ms=6000),
+                    stopped="deadline: its time is over",
+                ),
+            )
+        ],
+    ),
 ]

@@ -651,7 +651,7 @@ CASES = [
                 "expect": {
                     "error": [
                         "policies_changed",
-                        "the run cannot go on with these policies (not given: not_while_frozen). "
+                        "run r cannot go on with these policies (not given: not_while_frozen). "
                         "Give it the policies it was begun with.",
                     ]
                 },

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from tests.engine.cli.harness import BAD, ROLLED_BACK, Folder, call, cli, plan, write
-from tests.projections.plausible import append_unknown
+from tests.engine.cli.test_approvals import put
+from tests.projections.plausible import append_unknown, completed, metered, received
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\Z")
+
+HELPER = {"agent": "helper", "currency": "USD"}
+PLANNER = {"agent": "planner", "currency": "USD"}
 
 READING = [
     ("runs",),
@@ -326,6 +330,64 @@ def test_costs_are_added_up_by_agent(ran: Folder) -> None:
     ]
     assert cli("costs", "a.db", "--at", "1", "--json").json == []
     assert "$0.000071" in cli("costs", "a.db").stdout
+
+
+def test_each_currency_has_a_row_and_a_total_of_its_own(ran: Folder) -> None:
+    put(ran, metered("planner", cost_micros=1_500_000, currency="EUR"), run="late")
+    put(ran, metered("critic", cost_micros=250_000, currency="EUR"), run="late")
+    lines = [line.split() for line in cli("costs", "a.db").stdout.splitlines()[1:]]
+    assert [(line[0], *line[4:]) for line in lines] == [
+        ("critic", "0.25", "EUR"),
+        ("helper", "$0.000001"),
+        ("planner", "1.50", "EUR"),
+        ("planner", "$0.000070"),
+        ("all", "1.75", "EUR"),
+        ("all", "$0.000071"),
+    ]
+    assert {one["currency"] for one in cli("costs", "a.db", "--json").json} == {"EUR", "USD"}
+
+
+WAITING = [
+    (call("nap", "sleep", seconds=3600), "waiting until it is time", "resume a.db w --tools "),
+    (call("word", "wait_signal", name="paid"), "waiting for a signal", "signal a.db w paid JSON"),
+    (call("ask", "keep"), "waiting for a person", "approvals a.db"),
+]
+
+
+@pytest.mark.parametrize(("action", "words", "command"), WAITING, ids=["time", "signal", "consent"])
+def test_what_waits_says_for_what_and_what_to_type(
+    folder: Folder, action: dict[str, Any], words: str, command: str
+) -> None:
+    (folder / "rules.toml").write_text('[[require_approval]]\ntool = "keep"\n', encoding="utf-8")
+    rules = ("--policies", "rules.toml")
+    done = folder.run(plan(action), "--run-id", "w", *rules)
+    assert done.code == 3
+    shown = cli("show", "a.db", "w")
+    for text in (done.stdout, shown.stdout):
+        assert words in text
+        assert f"Next: carstore {command}" in text
+    if words.endswith("time"):
+        assert "(from " in shown.stdout
+
+
+def test_why_a_run_was_stopped_is_told(folder: Folder) -> None:
+    done = folder.run(plan(call("d", "double", n=1)), "--run-id", "s", "--max-actions", "0")
+    assert done.code == 1
+    for text in (done.stdout, cli("show", "a.db", "s").stdout):
+        assert "Stopped: budget: " in text
+
+
+def test_what_comes_in_the_place_of_a_run_says_so(folder: Folder) -> None:
+    put(folder, received("a", replans_left=1), completed("rolled_back"), run="old")
+    [old] = cli("runs", "a.db", "--json").json
+    assert old["replan"] == "pending"
+    put(folder, received("a", replaces="old", pursuit="goal"), run="new")
+    old, new = cli("runs", "a.db", "--json").json
+    assert (old["replan"], new["replaces"], new["pursuit"]) == ("new", "old", "goal")
+    assert "replaces" not in old
+    shown = cli("show", "a.db", "new").stdout
+    assert "in the place of run old" in shown
+    assert "step of pursuit goal" in shown
 
 
 def test_why_tells_each_change_newest_first(ran: Folder) -> None:

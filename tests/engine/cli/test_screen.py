@@ -54,6 +54,21 @@ def test_long_values_are_cut() -> None:
 )
 def test_money_is_exact(micros: int, said: str) -> None:
     assert screen.dollars(micros) == said
+    assert screen.money(micros, "USD") == said
+
+
+@pytest.mark.parametrize(
+    ("micros", "said"),
+    [
+        (0, "0.00 EUR"),
+        (1_500_000, "1.50 EUR"),
+        (1, "0.000001 EUR"),
+        (-1_050_000, "-1.05 EUR"),
+        (12_345_670, "12.34567 EUR"),
+    ],
+)
+def test_other_currencies_are_named_and_exact_too(micros: int, said: str) -> None:
+    assert screen.money(micros, "EUR") == said
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ NAMES = [
     "approvals", "waits", "rules", "pursuits", "budgets",
 ]  # fmt: skip
 
+HELPER = {"agent": "helper", "currency": "USD"}
+PLANNER = {"agent": "planner", "currency": "USD"}
+
 
 def run_sql(path: Path, script: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
