@@ -43,6 +43,11 @@ class Authority:
                  if one.rule is not None and "capabilities" in one.rule]  # fmt: skip
         self.capabilities = found[0] if found else None
 
+    @property
+    def digests(self) -> dict[str, str] | None:
+        """Name -> digest, as a run records what binds it; None if nothing does."""
+        return {policy.name: policy.digest for policy in self.policies} or None
+
     def keys(self, action: Action) -> set[str]:
         """The state keys that the rules look at to judge `action`."""
         return {key for policy in self.policies for key in policy.reads_for(action)}

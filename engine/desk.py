@@ -348,9 +348,14 @@ class Desk:
         return place in self.calls or place in self.timers or self.has_outcome(place)
 
     def has_outcome(self, place: Place) -> bool:
-        """Whether a call has ended and is not recorded."""
-        return bool(self.outcomes) and any(
-            (one.call.index, one.call.undo) == place for one in self.outcomes
+        """Whether a call has ended, and what came of it is not taken in."""
+        if len(self.outcomes) == len(self.taken):
+            return False
+        taken = {id(one) for one in self.taken}
+        return any(
+            (one.call.index, one.call.undo) == place
+            for one in self.outcomes
+            if id(one) not in taken
         )
 
     @property

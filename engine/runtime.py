@@ -8,16 +8,14 @@ from types import MappingProxyType
 
 from carstore import Store
 from carstore.names import MAIN_SCOPE, Json, RunId, Scope
-from engine import registry
 from engine.accounts import Ledger
-from engine.authority import NOBODY, Authority
+from engine.authority import Authority
 from engine.declare import Tool
 from engine.desk import Equipment
 from engine.errors import RunExists, RunOwned
 from engine.ir import MAX_TIMEOUT_MS, Proposal, RunResult, RunStatus
 from engine.journal import load_run
 from engine.plan_json import check_proposal, parse_proposal
-from engine.policies import PolicyChanged, only_once
 from engine.propose import (
     Lineage,
     Options,
@@ -33,8 +31,9 @@ from engine.pursuit import Terms as PursuitTerms
 from engine.rates import Rates
 from engine.recall import recall
 from engine.replan import Replan, Replans
+from engine.rulebook import Rulebook
 from engine.rules.budget import Budget
-from engine.rules.capabilities import CapabilitySet, as_policy
+from engine.rules.capabilities import CapabilitySet
 from engine.rules.policies import Policy
 from engine.rules.retries import Backoff
 from engine.rules.schedule import ScheduleFactory, known_schedules
@@ -110,9 +109,8 @@ class Runtime:
             abort_on_rejection=abort_on_rejection,
             abort_on_exhausted_retry=abort_on_exhausted_retry,
         )
-        self._policies = {one.name: one for one in only_once(policies)}
+        self._rules = Rulebook(store, policies, capabilities)
         self._budget = budget
-        self._registered = False
         self._rate_limits: dict[str, RateLimit] = {}
         self._cache_ttls: dict[str, int] = {}
         self._ledger = Ledger(store)
@@ -133,8 +131,6 @@ class Runtime:
             ),
         )
         self._replans = Replans(self, replan, max_replans, on_rejection=replan_on_rejection)
-        if capabilities is not None:
-            self.set_capabilities(capabilities)
 
     # --- the seed's surface ---
 
@@ -156,16 +152,12 @@ class Runtime:
 
     def set_capabilities(self, capabilities: CapabilitySet | None) -> None:
         """What runs that begin from now on may use; None: everything."""
-        if capabilities is None:
-            self._policies.pop("capabilities", None)
-        else:
-            self.add_policy(as_policy(capabilities))
+        self._rules.permit(capabilities)
 
     def add_policy(self, policy: Policy) -> None:
         """Let a rule judge the runs that begin from now on; one of the same name makes way for it.
         It is put down in the log with the first of them."""
-        self._policies[policy.name] = policy
-        self._registered = False
+        self._rules.add(policy)
 
     async def remove_policy(self, name: str, *, by: str = "somebody") -> None:
         """Take a rule out of force. Runs that have begun stay bound to it.
@@ -173,8 +165,7 @@ class Runtime:
         Raises:
             NotFound: it is not in force.
         """
-        await registry.remove(self.store, name, by)
-        self._policies.pop(name, None)
+        await self._rules.remove(name, by)
 
     def set_rate_limit(self, tool: str, max_calls: int, interval_secs: float) -> None:
         """Let at most `max_calls` of a tool begin at once, refilled within `interval_secs`; calls
@@ -237,10 +228,16 @@ class Runtime:
             return await self._go_on(found, observe)
         if lineage is None:
             self._replans.check(name)
-        terms = await self._terms(
-            budget or self._budget, self._deadline(timeout_secs, deadline_at), lineage
+        budget = budget or self._budget
+        if budget is not None and budget.parent is not None:
+            await self._ledger.load(budget.parent)
+        authority = await self._rules.current()
+        terms = Terms(
+            policies=authority.digests,
+            budget=None if budget is None else budget.to_json(),
+            deadline_at=self._deadline(timeout_secs, deadline_at),
+            lineage=lineage or self._replans.lineage,
         )
-        authority = Authority(tuple(self._policies.values())) if self._policies else NOBODY
         run = await self._runs.begin(name, checked, self.options, terms, authority, observe)
         return await self._replans.follow(run, observe)
 
@@ -373,27 +370,6 @@ class Runtime:
         known = self.tools.get(tool) if limit is None else None
         return limit if known is None else known.schema.rate_limit
 
-    async def _terms(
-        self, budget: Budget | None, deadline_at: int | None, lineage: Lineage | None
-    ) -> Terms:
-        """What binds a new run.
-
-        Raises:
-            NotFound: the budget that is to be taken from is not there.
-        """
-        if budget is not None and budget.parent is not None:
-            await self._ledger.load(budget.parent, must=True)
-        if self._policies and not self._registered:
-            by = str(self.store.leases.holder)
-            await registry.register(self.store, list(self._policies.values()), by)
-            self._registered = True
-        return Terms(
-            policies={one.name: one.digest for one in self._policies.values()} or None,
-            budget=None if budget is None else budget.to_json(),
-            deadline_at=deadline_at,
-            lineage=lineage or self._replans.lineage,
-        )
-
     def _deadline(self, timeout_secs: float | None, deadline_at: int | None) -> int | None:
         if timeout_secs is None:
             return deadline_at
@@ -411,14 +387,7 @@ class Runtime:
         """
         check_tools(run, self.tools)
         check_schedule(run, self.options.schedules)
-        if not run.received.policies:
-            return NOBODY
-        given = list(self._policies.values())
-        try:
-            return Authority(await registry.bound(self.store, run.received.policies, given))
-        except PolicyChanged as changed:
-            changed.run_id = run.run_id
-            raise
+        return await self._rules.binding(run)
 
     async def _go_on(
         self, run: Run, observe: Observer, accepted_by: str | None = None

@@ -8,8 +8,9 @@ from carstore import events as e
 from engine.desk import STOPPED, Desk
 from engine.ending import complete
 from engine.ir import NotUndone, RunStatus
+from engine.purse import reservation_name
 
-__all__ = ["halt", "skip_the_rest", "stop_if_due"]
+__all__ = ["end_reservations", "halt", "skip_the_rest", "stop_if_due"]
 
 
 def stop_if_due(desk: Desk) -> None:
@@ -31,7 +32,9 @@ async def halt(desk: Desk) -> None:
     assert stopping is not None
     if stopping.cause != "budget":
         desk.interrupt_calls()
-    skip_the_rest(desk, STOPPED[stopping.cause], keep_decided=stopping.cause == "budget")
+    keep_decided = stopping.cause == "budget"
+    await end_reservations(desk, keep_decided=keep_decided)
+    skip_the_rest(desk, STOPPED[stopping.cause], keep_decided=keep_decided)
     if stopping.cause != "budget":
         _give_up_doubts(desk)  # those too that were found just now: the process died in the call
     desk.hand_out()
@@ -63,6 +66,35 @@ def _give_up_doubts(desk: Desk) -> None:
                     error=error,
                 )
             ])  # fmt: skip
+
+
+async def end_reservations(desk: Desk, *, keep_decided: bool = False) -> None:
+    """End what calls have reserved that will have no outcome, before they are skipped. Those that
+    were decided on in this turn are not made, and spend nothing. What became of one whose process
+    ended nobody knows, so it counts in full.
+
+    Args:
+        keep_decided: as of `skip_the_rest`.
+    """
+    if desk.purse is None:
+        return
+    decided = {made.index for made in desk.to_start if not made.undo}
+    for index in desk.run.graph.forward:
+        state, place = desk.run.actions[index], (index, False)
+        if state.status is not None or not state.do.open:
+            continue
+        tool = desk.tool_of(state)
+        name = reservation_name(desk.run.run_id, state.action.id, state.do.number, undo=False)
+        if index in decided:
+            entries = [] if keep_decided else await desk.purse.settle(name)
+        elif place in desk.calls or desk.has_outcome(place):
+            continue
+        elif tool is not None and not tool.schema.repeatable:
+            continue  # it is in doubt
+        else:
+            entries = await desk.purse.forfeit(name)
+        for entry in entries:
+            desk.journal.add(entry)
 
 
 def skip_the_rest(desk: Desk, why: str, *, keep_decided: bool = False) -> None:

@@ -39,6 +39,7 @@ BAD_INPUT = frozenset(
         "policies_changed",
         "run_exists",
         "run_over",
+        "schedule_missing",
         "schema_too_new",
         "tools_changed",
         "tools_not_found",

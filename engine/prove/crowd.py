@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from attrs import define, field, frozen
@@ -29,22 +30,23 @@ from engine.prove.family import Child, Family, kill, wait_until
 from engine.prove.outside import SQL, looking
 from engine.prove.proof import Outcome, Progress, Proof, Scale, by_scale
 from engine.prove.workload import Place, answer, note, notes
+from engine.rules.budget import Budget
 from engine.runtime import Runtime
 
 __all__ = [
     "Life",
     "Round",
     "Told",
-    "are_over",
     "call_faults",
     "crowd_proof",
     "drive",
     "note_call",
     "opened_by_one",
     "story_of",
+    "until_over",
 ]
 
-PAUSE_SECONDS = (0.01, 0.15)
+PAUSE_SECONDS = (0.01, 0.12)
 """Between two kills. A process is begun and at work within some 0.05 s."""
 
 AT_ONCE = 4
@@ -173,10 +175,18 @@ def opened_by_one(place: Place) -> Any:
 
 
 async def drive(
-    place: Place, plans: Mapping[str, Proposal], made: Callable[[Store], Runtime]
+    place: Place,
+    plans: Mapping[str, Proposal],
+    made: Callable[[Store], Runtime],
+    budgets: Mapping[str, Budget] = MappingProxyType({}),
 ) -> None:
     """Drive runs, in any order and several at once, until all are over. Doubts are answered as by
-    a person who looks at what really happened."""
+    a person who looks at what really happened.
+
+    Args:
+        plans, budgets: by the id of the run.
+        made: the runtime that drives them.
+    """
     chance, left, busy = random.Random(os.getpid()), dict(plans), set[str]()
 
     async def take_turns(runtime: Runtime) -> None:
@@ -186,7 +196,7 @@ async def drive(
                 name = chance.choice(free)
                 busy.add(name)
                 try:
-                    if await _is_over(runtime, left[name], name):
+                    if await _is_over(runtime, left[name], name, budgets.get(name)):
                         del left[name]
                 finally:
                     busy.discard(name)
@@ -203,23 +213,24 @@ async def drive(
     place.close()
 
 
-async def _is_over(runtime: Runtime, plan: Proposal, name: str) -> bool:
+async def _is_over(runtime: Runtime, plan: Proposal, name: str, budget: Budget | None) -> bool:
     try:
-        return (await runtime.execute(plan, run_id=name)).status != "waiting"
+        result = await runtime.execute(plan, run_id=name, budget=budget)
     except CarstoreError as error:
         if error.code != "run_owned":
             raise
         return False  # another process drives it
+    return result.status != "waiting"
 
 
-def are_over(place: Place, runs: int) -> bool:
+def _are_over(place: Place, runs: int) -> bool:
     """Whether so many runs have ended."""
     return int(place.look("count_ended")[0][0]) >= runs
 
 
 async def until_over(place: Place, runs: int, once: Callable[[], Awaitable[None]]) -> None:
-    """Do `once` again and again, until so many runs have ended."""
-    while not are_over(place, runs):
+    """Do `once` of a person again and again, until so many runs have ended."""
+    while not _are_over(place, runs):
         await once()
         await asyncio.sleep(LOOK_SECONDS)
     place.close()
@@ -272,8 +283,3 @@ def call_faults(calls: Iterable[Mapping[str, Any]]) -> list[str]:
                 found.append(f"{who} was called without a durable intent")
     found += [f"{who} was carried out {count} times" for who, count in once.items() if count > 1]
     return found
-
-
-def calls_of(place: Place) -> list[dict[str, Any]]:
-    """The calls that began, in the order in which they were noted."""
-    return [one for one in notes(place.journal) if "attempt" in one]

@@ -110,6 +110,7 @@ def arguments(function: Any, *left_out: str) -> list[tuple[str, Any]]:
     [
         (EMBEDDING, "Opening a file", connect, ("path",)),
         (EMBEDDING, "A runtime", Runtime.__init__, ("store",)),
+        (EMBEDDING, "Executing", Runtime.execute, ("proposal", "lineage")),
         (TOOLS, "With arguments", tool, ("function",)),
     ],
 )

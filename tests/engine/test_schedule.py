@@ -1,17 +1,37 @@
+"""The schedules that are built in, and what an application may add; what all of them keep to is in
+`contracts/test_schedule_contract.py`."""
+
 import random
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from carstore.events import ProposalReceived
+from carstore.names import RunId
+from engine import Runtime
 from engine.ir import Action, ActionRef, FailureBehavior
+from engine.propose import Options
 from engine.rules.graph import Graph, build_graph
-from engine.rules.schedule import Schedule, ScheduleMode
+from engine.rules.schedule import (
+    SCHEDULES,
+    EagerSchedule,
+    LevelSchedule,
+    Schedule,
+    ScheduleMissing,
+    ScheduleMode,
+    known_schedules,
+)
+from tests.engine.harness import Hands, call, count_appends, execute, in_loop, opened, plan, runtime
 from tests.engine.proposals import knots
 
 ABORT, SKIP = FailureBehavior.ABORT, FailureBehavior.SKIP
-modes = st.sampled_from(ScheduleMode)
+BUILT_IN = [LevelSchedule, EagerSchedule]
+built_in = st.sampled_from(BUILT_IN)
+each = pytest.mark.parametrize("kind", BUILT_IN)
 
 
 def graph_of(**edges: str) -> Graph:
@@ -42,9 +62,7 @@ def drive(
     batches = []
     while True:
         fresh = schedule.ready()
-        assert not set(fresh) & (flying | settled)
         flying |= set(fresh)
-        assert schedule.in_flight == len(flying)
         look(settled, flying)
         if fresh:
             batches.append(fresh)
@@ -56,36 +74,28 @@ def drive(
         schedule.done(index)
 
 
-def check_edges(graph: Graph) -> Callable[[set[int], set[int]], None]:
-    def look(settled: set[int], flying: set[int]) -> None:
-        for index in flying:
-            assert set(graph.needs[index]) <= settled
-
-    return look
+# --- what they hand out ---
 
 
-@given(knots(), modes, st.randoms(use_true_random=False))
-def test_every_action_is_handed_out_once_and_after_all_it_waits_for(
-    actions: list[Action], mode: ScheduleMode, source: random.Random
+@given(knots(), built_in, st.randoms(use_true_random=False))
+def test_what_is_handed_out_together_is_in_the_order_of_declaration(
+    actions: list[Action], kind: Any, source: random.Random
 ) -> None:
     graph = build_graph(actions)
-    schedule = Schedule(graph, mode)
-    batches = drive(graph, schedule, source, check_edges(graph))
-    assert sorted(index for batch in batches for index in batch) == list(graph.forward)
+    batches = drive(graph, kind(graph), source)
     assert all(batch == sorted(batch) for batch in batches)
-    assert schedule.finished
-    assert schedule.ready() == []
+    assert sorted(index for batch in batches for index in batch) == list(graph.forward)
 
 
 @given(knots(), st.randoms(use_true_random=False))
-def test_eager_holds_nothing_back(actions: list[Action], source: random.Random) -> None:
+def test_eager_hands_out_whatever_may_start(actions: list[Action], source: random.Random) -> None:
     graph = build_graph(actions)
 
     def look(settled: set[int], flying: set[int]) -> None:
-        free = {i for i in graph.forward if set(graph.needs[i]) <= settled}
-        assert settled | flying == free | settled
+        for index in set(graph.forward) - settled - flying:
+            assert not settled.issuperset(graph.needs[index])
 
-    drive(graph, Schedule(graph, ScheduleMode.EAGER), source, look)
+    drive(graph, EagerSchedule(graph), source, look)
 
 
 @given(knots(), st.randoms(use_true_random=False))
@@ -105,61 +115,30 @@ def test_levels_run_one_after_the_other_and_one_by_one_where_a_failure_aborts(
             if not settled >= set(level):
                 assert not any(graph.level_of[i] > graph.level_of[level[0]] for i in settled)
 
-    drive(graph, Schedule(graph), source, look)
+    drive(graph, LevelSchedule(graph), source, look)
 
 
-@given(knots(), modes, st.randoms(use_true_random=False), st.integers(0, 8))
-def test_a_half_finished_run_goes_on_with_the_rest(
-    actions: list[Action], mode: ScheduleMode, source: random.Random, steps: int
-) -> None:
+@given(knots(), built_in, st.randoms(use_true_random=False))
+def test_what_a_held_action_holds_up(actions: list[Action], kind: Any, source: random.Random) -> None:
     graph = build_graph(actions)
-    settled: set[int] = set()
-    before = Schedule(graph, mode)
-    for _ in range(steps):
-        flying = before.ready()
-        for index in flying[: 1 + len(flying) // 2]:
-            before.done(index)
-            settled.add(index)
-    after = Schedule(graph, mode, settled)
-    rest = sorted(set(graph.forward) - settled)
-    batches = drive(graph, after, source, check_edges(graph), settled)
-    assert sorted(index for batch in batches for index in batch) == rest
-    assert after.finished
-
-
-@given(knots(), modes, st.randoms(use_true_random=False))
-def test_a_run_with_held_actions_ends_waiting_and_finishes_once_they_are_settled(
-    actions: list[Action], mode: ScheduleMode, source: random.Random
-) -> None:
-    graph = build_graph(actions)
-    schedule = Schedule(graph, mode)
+    schedule = kind(graph)
     settled: set[int] = set()
     held: set[int] = set()
     while fresh := schedule.ready():
         for index in fresh:
-            if source.random() < 0.3:
-                schedule.hold(index)
-                held.add(index)
-            else:
-                schedule.done(index)
-                settled.add(index)
-    assert schedule.in_flight == 0
-    assert schedule.held == tuple(sorted(held))
-    assert schedule.finished == (not held)
+            is_held = source.random() < 0.3
+            (schedule.hold if is_held else schedule.done)(index)
+            (held if is_held else settled).add(index)
     blocked = set(graph.forward) - settled - held
-    if mode is ScheduleMode.EAGER:
-        assert all(set(graph.needs[i]) - settled for i in blocked)
+    if kind is EagerSchedule:
+        assert all(set(graph.needs[index]) - settled for index in blocked)
     elif held:
         (level,) = {graph.level_of[index] for index in held}
         assert all(graph.level_of[index] > level for index in blocked)
-    for index in held:
-        schedule.done(index)
-    drive(graph, schedule, source, check_edges(graph), settled | held)
-    assert schedule.finished
 
 
 def test_a_level_without_aborts_runs_at_once_and_the_next_waits_for_all_of_it() -> None:
-    schedule = Schedule(graph_of(a="", b="", c="a"))
+    schedule = LevelSchedule(graph_of(a="", b="", c="a"))
     assert schedule.ready() == [0, 1]
     assert schedule.ready() == []
     schedule.done(0)
@@ -169,7 +148,7 @@ def test_a_level_without_aborts_runs_at_once_and_the_next_waits_for_all_of_it() 
 
 
 def test_a_level_with_an_abort_runs_one_by_one_as_declared() -> None:
-    schedule = Schedule(graph_of(a="", B="", c=""))
+    schedule = LevelSchedule(graph_of(a="", B="", c=""))
     assert schedule.ready() == [0]
     assert schedule.ready() == []
     schedule.done(0)
@@ -177,14 +156,14 @@ def test_a_level_with_an_abort_runs_one_by_one_as_declared() -> None:
 
 
 def test_eager_starts_what_is_free_while_others_run() -> None:
-    schedule = Schedule(graph_of(A="", B="", c="A"), ScheduleMode.EAGER)
+    schedule = EagerSchedule(graph_of(A="", B="", c="A"))
     assert schedule.ready() == [0, 1]
     schedule.done(0)
     assert schedule.ready() == [2]
 
 
 def test_the_rest_of_the_level_goes_on_while_one_is_held() -> None:
-    schedule = Schedule(graph_of(A="", b="", c=""))
+    schedule = LevelSchedule(graph_of(A="", b="", c=""))
     assert schedule.ready() == [0]
     schedule.hold(0)
     assert schedule.ready() == [1]
@@ -196,28 +175,33 @@ def test_the_rest_of_the_level_goes_on_while_one_is_held() -> None:
     assert schedule.ready() == [2]
 
 
-def test_what_undoes_another_action_is_never_handed_out() -> None:
+@each
+def test_what_undoes_another_action_is_never_handed_out(kind: Any) -> None:
     do = Action(id="do", tool="t", compensation=ActionRef(action_id="undo"))
-    for mode in ScheduleMode:
-        schedule = Schedule(build_graph([Action(id="undo", tool="t"), do]), mode)
-        assert schedule.ready() == [1]
-        with pytest.raises(ValueError, match="undo"):
-            schedule.done(0)
-        schedule.done(1)
-        assert schedule.finished
-
-
-def test_settling_early_is_allowed_and_hands_nothing_out_twice() -> None:
-    for mode, first, then in ((ScheduleMode.LEVELS, [0], [2]), (ScheduleMode.EAGER, [0, 2], [])):
-        schedule = Schedule(graph_of(a="", b="a", c="b"), mode)
-        schedule.done(1)
-        assert schedule.ready() == first
+    schedule = kind(build_graph([Action(id="undo", tool="t"), do]))
+    assert schedule.ready() == [1]
+    with pytest.raises(ValueError, match="undo"):
         schedule.done(0)
-        assert schedule.ready() == then
+    schedule.done(1)
+    assert schedule.finished
 
 
-def test_impossible_moves_are_refused() -> None:
-    schedule = Schedule(graph_of(a="", b="a"))
+@pytest.mark.parametrize(
+    ("kind", "first", "then"), [(LevelSchedule, [0], [2]), (EagerSchedule, [0, 2], [])]
+)
+def test_settling_early_is_allowed_and_hands_nothing_out_twice(
+    kind: Any, first: list[int], then: list[int]
+) -> None:
+    schedule = kind(graph_of(a="", b="a", c="b"))
+    schedule.done(1)
+    assert schedule.ready() == first
+    schedule.done(0)
+    assert schedule.ready() == then
+
+
+@each
+def test_impossible_moves_say_which_action_they_are_about(kind: Any) -> None:
+    schedule = kind(graph_of(a="", b="a"))
     with pytest.raises(ValueError, match="a \\(index 0\\) is not in flight"):
         schedule.hold(0)
     schedule.ready()
@@ -228,12 +212,95 @@ def test_impossible_moves_are_refused() -> None:
         schedule.done(0)
 
 
-def test_the_mode_may_be_given_by_its_name_and_no_other() -> None:
-    assert Schedule(graph_of(a=""), "eager").ready() == [0]  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="sideways"):
-        Schedule(graph_of(a=""), "sideways")  # type: ignore[arg-type]
+@each
+def test_an_empty_schedule_is_finished(kind: Any) -> None:
+    assert kind(build_graph([])).finished
+    assert kind(build_graph([])).ready() == []
 
 
-def test_an_empty_schedule_is_finished() -> None:
-    assert Schedule(build_graph([])).finished
-    assert Schedule(build_graph([])).ready() == []
+# --- their names ---
+
+
+def test_every_name_has_a_schedule() -> None:
+    assert dict(SCHEDULES) == {"levels": LevelSchedule, "eager": EagerSchedule}
+    assert list(SCHEDULES) == [mode.value for mode in ScheduleMode]
+
+
+def test_own_schedules_come_after_those_that_are_built_in() -> None:
+    assert list(known_schedules({"mine": LevelSchedule})) == ["levels", "eager", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"levels": EagerSchedule}, "'levels' is built in"),
+        ({"my own": EagerSchedule}, "holds ' '"),
+        ({"": EagerSchedule}, "empty"),
+        ({"mine": EagerSchedule(build_graph([]))}, "is of type EagerSchedule; give a class"),
+    ],
+)
+@in_loop
+async def test_a_schedule_that_cannot_be_used_is_refused_at_once(
+    tmp_path: Path, own: Any, said: str
+) -> None:
+    async with opened(tmp_path / "log.db") as store:
+        with pytest.raises(ValueError, match=said):
+            Runtime(store, schedules=own)
+
+
+def test_the_name_of_the_schedule_has_to_be_known() -> None:
+    with pytest.raises(ValueError, match="'levels', 'eager', not 'mine'"):
+        Options(scope="main", schedule="mine")  # type: ignore[arg-type]
+
+
+# --- a run under an application's own ---
+
+
+@in_loop
+async def test_the_factory_is_given_what_is_settled_and_its_name_is_recorded(
+    tmp_path: Path,
+) -> None:
+    given: list[list[int]] = []
+
+    def mine(graph: Graph, settled: Any) -> Schedule:
+        given.append(list(settled))
+        return EagerSchedule(graph, given[-1])
+
+    tool = Hands().tool("t", 1)
+    async with opened(tmp_path / "log.db") as store:
+        actions = [call("a", "t"), call("b", "t", dependencies=["a"])]
+        seen = await execute(
+            store, [tool], plan(*actions), schedule="mine", schedules={"mine": mine}
+        )
+    assert seen.status == "succeeded"
+    assert given == [[]]
+    [received] = seen.events(ProposalReceived)
+    assert received.schedule == "mine"
+
+
+@in_loop
+async def test_a_run_whose_schedule_is_not_given_is_refused_before_anything_happens(
+    tmp_path: Path,
+) -> None:
+    tools = [Hands().tool("t", 1)]
+    waits = Action(id="w", tool="sleep", parameters={"seconds": 3600})
+    own = {"mine": EagerSchedule}
+    async with opened(tmp_path / "log.db") as store:
+        begun = runtime(store, tools, schedule="mine", schedules=own)
+        assert (await begun.execute(plan(waits), run_id="r")).status == "waiting"
+        sizes = count_appends(store)
+        other = runtime(store, tools)
+        for again in (
+            lambda: other.resume("r"),
+            lambda: other.execute(plan(waits), run_id="r"),
+            lambda: other.recover(),
+        ):
+            with pytest.raises(ScheduleMissing) as caught:
+                await again()
+            error = caught.value
+            assert (error.code, error.where) == ("schedule_missing", "schedule")
+            assert (error.run_id, error.schedule) == (RunId("r"), "mine")
+            assert "'mine'" in error.message and "levels, eager" in error.message
+        assert sizes == []
+        resumed = await runtime(store, tools, schedules=own).resume("r")
+        assert resumed.status == "waiting"

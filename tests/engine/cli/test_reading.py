@@ -349,7 +349,11 @@ def test_each_currency_has_a_row_and_a_total_of_its_own(ran: Folder) -> None:
 
 WAITING = [
     (call("nap", "sleep", seconds=3600), "waiting until it is time", "resume a.db w --tools "),
-    (call("word", "wait_signal", name="paid"), "waiting for a signal", "signal a.db w paid JSON"),
+    (
+        {**call("word", "wait_signal"), "parameters": {"name": "paid"}},
+        "waiting for a signal",
+        "signal a.db w paid JSON",
+    ),
     (call("ask", "keep"), "waiting for a person", "approvals a.db"),
 ]
 
