@@ -22,6 +22,7 @@ TITLES = {
     "views": "Views",
     "plans": "Plans of state",
     "scheduler": "The scheduler alone",
+    "stages": "The stages of an action alone",
     "syncs": "Syncs",
     "resume": "After a kill",
     "imports": "Imports",

@@ -67,7 +67,8 @@ def scalar(value: Json, path: str) -> str:
         return "true"
     if value is False:
         return "false"
-    _check(value, path, MAX_DEPTH)
+    if type(value) is not int or not _MIN_INT <= value <= _MAX_INT:
+        _check(value, path, MAX_DEPTH)
     return repr(value)
 
 
@@ -219,11 +220,11 @@ def _walk_items(value: dict[str, Any] | list[Any], depth: int) -> None:
             for step, item in value.items():
                 if not step.isascii():
                     _walk(step, 0)
-                if not (type(item) is str and item.isascii()):  # most are; a call costs more
+                if type(item) is not str or not item.isascii():  # a call costs more than this look
                     _walk(item, depth)
         else:
             for step, item in enumerate(value):  # noqa: B007
-                if not (type(item) is str and item.isascii()):
+                if type(item) is not str or not item.isascii():
                     _walk(item, depth)
     except _Found as found:
         found.steps.append(f"[{step}]" if type(step) is int else f".{step:.80}")

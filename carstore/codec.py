@@ -126,7 +126,7 @@ _EXPRESSIONS: dict[Any, str] = {
     str | None: "'null' if {0} is None else quote({0})",
     int | None: "'null' if {0} is None else _int({0})",
     tuple[str, ...]: "_strings({})",
-    Json: "_json({})",
+    Json: "'null' if {0} is None else _json({0})",
 }
 
 

@@ -18,7 +18,7 @@ from engine.rules.budget import BudgetExhausted
 from engine.rules.sensitive import concealing
 from engine.rules.values import same
 
-__all__ = ["begin_call"]
+__all__ = ["begin_call", "give_way"]
 
 FLIGHT_MS = 100
 """Milliseconds after which an action looks again whether an equal call, which it waits for, has
@@ -48,11 +48,13 @@ async def begin_call(
     key = _memory_key(desk, state, tool, begun)
     if key is not None and await _remembered(desk, index, state, tool, key) is Put.OFF:
         return
-    if await _rate_limited(desk, index, tool) is Put.OFF:
-        return
     attempt = state.do.number + 1
-    reserved = await _reserve(desk, index, state, tool, attempt)
-    if reserved is Put.OFF:
+    put = await _rate_limited(desk, index, tool)
+    if put is Put.ON:
+        put = await _reserve(desk, index, state, tool, attempt)
+    if put is Put.OFF:
+        if action.idempotent:
+            give_way(desk, key)
         return
     if tool.schema.repeatable and not action.idempotent and not desk.counts_calls:
         desk.record([e.ActionValidated(action_id=action.id, tool=tool.name)])
@@ -99,23 +101,42 @@ async def _remembered(desk: Desk, index: int, state: ActionState, tool: Tool, ke
         await desk.make_durable()  # the log is the memory, and this may not be in it yet
         for name in grounds_of(state.action):
             desk.journal.state.read(name)  # what was validated is a condition of what comes now
+    found = await _served(desk, state, tool, key)
+    if found is None and state.action.idempotent:
+        if not await desk.journal.claim(flight(key)):
+            desk.look_again(index, FLIGHT_MS)
+            return Put.OFF
+        # Whoever had it may have succeeded after that look; from here on, the claim would lapse.
+        found = await _served(desk, state, tool, key)
+        if found is not None:
+            desk.journal.claims.pop()
+    if found is None:
+        return Put.ON
+    hit = e.ActionDeduplicated(
+        action_id=state.action.id,
+        output=found.output,
+        reuse_key=key,
+        original_position=found.position,
+        original_run_id=found.run_id,
+        original_action_id=found.action_id,
+        cause="reuse" if state.action.idempotent else "cache",
+    )
+    desk.record([hit])
+    return Put.OFF
+
+
+async def _served(desk: Desk, state: ActionState, tool: Tool, key: str) -> Remembered | None:
+    """The remembered result that the action takes over, if there is one."""
     found = await desk.equipment.recall(key)
-    if found is not None and _may_serve(desk, state, tool, found):
-        hit = e.ActionDeduplicated(
-            action_id=state.action.id,
-            output=found.output,
-            reuse_key=key,
-            original_position=found.position,
-            original_run_id=found.run_id,
-            original_action_id=found.action_id,
-            cause="reuse" if state.action.idempotent else "cache",
-        )
-        desk.record([hit])
-        return Put.OFF
-    if state.action.idempotent and not await desk.journal.claim(flight(key)):
-        desk.look_again(index, FLIGHT_MS)
-        return Put.OFF
-    return Put.ON
+    return found if found is not None and _may_serve(desk, state, tool, found) else None
+
+
+def give_way(desk: Desk, key: str | None) -> None:
+    """A call that was to be made under a reuse key is not made in this turn: nobody has to wait for
+    its result."""
+    if key is not None:
+        claims = desk.journal.claims
+        claims[:] = [one for one in claims if one.condition.lease != flight(key)]
 
 
 def _may_serve(desk: Desk, state: ActionState, tool: Tool, found: Remembered) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from enum import Enum
+from typing import Any
 
 from attrs import evolve, field, frozen
 
@@ -93,9 +94,10 @@ async def perform(
     started = clock.boot()
     ending, output, error = Ending.RETURNED, None, ""
     try:
-        output = await _within(
-            made, call(made.tool, made.parameters, made.context, threads, executor=executor)
-        )
+        calling = call(made.tool, made.parameters, made.context, threads, executor=executor)
+        if made.timeout_ms is not None:
+            calling = _within(made, calling, made.timeout_ms)
+        output = await calling
         output, error = _checked(made, output)
         if error:
             ending = Ending.RAISED
@@ -137,13 +139,11 @@ class _TimedOut(Exception):
     pass
 
 
-async def _within(made: Call, calling: Coroutine[object, object, Json]) -> Json:
+async def _within(made: Call, calling: Coroutine[Any, Any, Json], timeout_ms: int) -> Json:
     """Wait for a call, at most `timeout_ms`; then cancel it and leave it alone."""
-    if made.timeout_ms is None:
-        return await calling
     task = asyncio.ensure_future(calling)
     try:
-        done, _ = await asyncio.wait({task}, timeout=made.timeout_ms / 1000)
+        done, _ = await asyncio.wait({task}, timeout=timeout_ms / 1000)
         if not done:
             made.context.request_cancel()
             task.cancel()

@@ -174,7 +174,7 @@ class Journal:
         """
         if not self.entries and not (self.ends_turn and self.lease):
             return None
-        claim = await self._claim()
+        claim = await self._claim() if self.lease is None else None
         claims = [claim, *self.claims] if claim else self.claims
         entries = [*(one.entry for one in claims), *self.entries]
         if self.ends_turn and self.lease is not None:
@@ -208,7 +208,7 @@ class Journal:
             raise Lapsed from lost
 
     async def _claim(self) -> Claim | None:
-        if self.lease is not None or (self.is_new and self.ends_turn):
+        if self.is_new and self.ends_turn:
             return None
         lease = run_lease(self.run.run_id)
         if self.is_new:

@@ -95,8 +95,8 @@ def build_graph(actions: Sequence[Action]) -> Graph:
     return Graph(
         actions=tuple(actions),
         forward=edges.forward,
-        needs=tuple(tuple(sorted(found)) for found in edges.needs),
-        hard=tuple(tuple(sorted(found)) for found in edges.hard),
+        needs=tuple([tuple(sorted(found)) for found in edges.needs]),
+        hard=tuple([tuple(sorted(found)) for found in edges.hard]),
         dependents=tuple(map(tuple, edges.dependents)),
         level_of=tuple(levels),
     )

@@ -119,7 +119,9 @@ def test_levels_run_one_after_the_other_and_one_by_one_where_a_failure_aborts(
 
 
 @given(knots(), built_in, st.randoms(use_true_random=False))
-def test_what_a_held_action_holds_up(actions: list[Action], kind: Any, source: random.Random) -> None:
+def test_what_a_held_action_holds_up(
+    actions: list[Action], kind: Any, source: random.Random
+) -> None:
     graph = build_graph(actions)
     schedule = kind(graph)
     settled: set[int] = set()
