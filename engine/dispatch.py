@@ -109,7 +109,7 @@ async def _remembered(desk: Desk, index: int, state: ActionState, tool: Tool, ke
         # Whoever had it may have succeeded after that look; from here on, the claim would lapse.
         found = await _served(desk, state, tool, key)
         if found is not None:
-            desk.journal.claims.pop()
+            give_way(desk, key)
     if found is None:
         return Put.ON
     hit = e.ActionDeduplicated(
@@ -132,8 +132,8 @@ async def _served(desk: Desk, state: ActionState, tool: Tool, key: str) -> Remem
 
 
 def give_way(desk: Desk, key: str | None) -> None:
-    """A call that was to be made under a reuse key is not made in this turn: nobody has to wait for
-    its result."""
+    """A call that was to be made under a reuse key is not made in this turn, and nobody has to wait
+    for its result: the lease of that is not taken."""
     if key is not None:
         claims = desk.journal.claims
         claims[:] = [one for one in claims if one.condition.lease != flight(key)]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from attrs import field, frozen
 
 from engine.prove import sabotage as do
+from engine.prove import sabotage_decisions as decide
 from engine.prove.sabotage import Patches
 
 __all__ = ["BREAKAGES", "Breakage", "in_force"]
@@ -95,6 +96,16 @@ BREAKAGES = {
         ("raw errors", "errors of SQLite are passed on as they are", "busy", do.raw_errors),
         ("impatience", "a writer does not wait for others", "many writers", do.give_up_at_once),
         ("unchecked hashes", "verify does not compute hashes", "bit flips", do.unchecked_hashes),
+        ("oversell", "a reservation rests on what was read before", "budgets", decide.oversell),
+        ("count twice", "a settlement is counted twice", "budgets", decide.count_twice),
+        ("forget the dead", "a call that died gives back its money", "budgets", decide.free_deaths),
+        ("no claim", "equal calls do not wait for each other", "reuse", decide.no_claim),
+        ("claim late", "a claim rests on an older look", "reuse", decide.claim_late),
+        ("ask nobody", "a call goes before consent", "people and time", decide.ask_nobody),
+        ("forgive", "a refusal is not heard", "people and time", decide.forgive),
+        ("take again", "a signal stays when it is taken", "people and time", decide.take_again),
+        ("wake early", "a wait ends before its time", "people and time", decide.wake_early),
+        ("one more", "a run that stops goes on", "cancelled runs", decide.one_more),
         ("history first", "a restart reads the whole log", "restart", do.history_first),
     )
 }

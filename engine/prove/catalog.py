@@ -1,14 +1,18 @@
 """All proofs, in the order in which they are told."""
 
 from engine.prove.clock_steps import CLOCK_STEPS
+from engine.prove.deciding import DECIDING
 from engine.prove.disk import DISK_PROOFS
 from engine.prove.flips import FLIPS
 from engine.prove.kills import kills_proof
 from engine.prove.many_writers import MANY_WRITERS
 from engine.prove.proof import Proof
 from engine.prove.restart import RESTART
+from engine.prove.reusing import REUSING
 from engine.prove.rules import RULES
+from engine.prove.spending import SPENDING
 from engine.prove.stopped import STOPPED
+from engine.prove.stopping import STOPPING
 
 __all__ = ["proofs"]
 
@@ -22,6 +26,10 @@ def proofs(kills: int | None = None) -> tuple[Proof, ...]:
         *RULES,
         STOPPED,
         CLOCK_STEPS,
+        SPENDING,
+        REUSING,
+        DECIDING,
+        STOPPING,
         FLIPS,
         RESTART,
     )

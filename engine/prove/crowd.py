@@ -236,7 +236,9 @@ async def until_over(place: Place, runs: int, once: Callable[[], Awaitable[None]
     place.close()
 
 
-def note_call(place: Place, ctx: ToolContext, effect: str, *, undo: bool = False, **more: Any) -> None:
+def note_call(
+    place: Place, ctx: ToolContext, effect: str, *, undo: bool = False, **more: Any
+) -> None:
     """Note that a call begins, and what the file said at that moment: the note is its effect.
 
     Args:
@@ -266,7 +268,8 @@ def story_of(place: Place) -> list[Told]:
     """All events, in order, read by somebody who was not there."""
     with looking(place.database) as log:
         return [
-            Told(*row[:-1], data=json.loads(row[-1])) for row in log.execute(SQL["story"]).fetchall()
+            Told(*row[:-1], data=json.loads(row[-1]))
+            for row in log.execute(SQL["story"]).fetchall()
         ]
 
 

@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 120
 ABOVE = str(Path(engine.__file__).resolve().parents[1])
 """Where this very package was imported from: never a namesake in the current folder."""
 
-_PRELOADED = ["engine.prove.workload", "engine.prove.plan_child", "engine.prove.stopped"]
+_PRELOADED = ["engine.prove.catalog", "engine.prove.plan_child"]
 
 _TOLD_BYTES = 2_000
 """Of what a process printed before it failed."""

@@ -1,6 +1,7 @@
 """Runs that are asked to stop at random moments, while their drivers, and who asks, are killed."""
 
 import asyncio
+import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -39,7 +40,7 @@ STEPS = 8
 CALL_SECONDS = 0.03
 """Of one call, so that a run goes on for longer than its driver does not look into its inbox."""
 
-LATEST_SECONDS = 0.6
+LATEST_SECONDS = 0.35
 """After how long, at most, a run is asked to stop. Some have ended before."""
 
 BEGINS = ("action_executing", "action_validated", "wait_started")
@@ -96,7 +97,7 @@ def ask_to_stop(folder: str) -> None:
 
 
 async def _ask_to_stop(place: Place) -> None:
-    chance = random.Random()
+    chance = random.Random(os.getpid())
     waits = {n: chance.uniform(0, LATEST_SECONDS) for n in range(RUNS) if n % 3}
     async with opened_by_one(place) as store:
         seen: dict[int, float] = {}
@@ -129,8 +130,6 @@ class _OneRun:
     stopping: Told | None = None
     succeeded: list[str] = field(factory=list)
     undone: list[str] = field(factory=list)
-    doubted: set[str] = field(factory=set)
-    """Undoing them was in doubt, and a person knew."""
     end: str | None = None
     broken: list[str] = field(factory=list)
 
@@ -156,7 +155,9 @@ class _OneRun:
             self.end = told.data["status"]
 
     def _fault(self, told: Told, text: str) -> None:
-        self.broken.append(f"event {told.position}: {told.kind} {told.action} of {self.name} {text}")
+        self.broken.append(
+            f"event {told.position}: {told.kind} {told.action} of {self.name} {text}"
+        )
 
     def _stop(self, told: Told) -> None:
         if not self.asked:

@@ -127,7 +127,7 @@ def judged(
     )
 
 
-def holding(value: Any) -> Callable[[str], StateRead]:
+def holding(value: Any = True) -> Callable[[str], StateRead]:
     return lambda _: StateRead(value, exists=True, position=Position(1))
 
 
@@ -138,7 +138,7 @@ def holding(value: Any) -> Callable[[str], StateRead]:
 def test_what_a_policy_is_not_about_it_has_nothing_against(pair: Pair) -> None:
     for one in pair.both:
         assert one.judge(judged("other")) == []
-    assert pair.forbids.judge(judged("deploy", read=holding(True))) == []
+    assert pair.forbids.judge(judged("deploy", read=holding())) == []
 
 
 @each

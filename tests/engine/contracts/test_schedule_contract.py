@@ -182,6 +182,14 @@ def test_whatever_happens_each_action_is_handed_out_once_when_it_may_and_all_end
     assert (schedule.in_flight, schedule.held) == (0, ())
 
 
+def refused(move: Callable[[int], None], index: int) -> bool:
+    try:
+        move(index)
+    except ValueError:
+        return True
+    return False
+
+
 @each
 @settings(max_examples=60)
 @given(graph=graphs(), source=dice, steps=st.integers(0, 30))
@@ -192,14 +200,11 @@ def test_moves_that_cannot_be_are_refused_and_change_nothing(
     model = walk(schedule, graph, source, steps)
     for index in range(len(graph.actions)):
         if index not in model.flying:
-            with pytest.raises(ValueError):
-                schedule.hold(index)
+            assert refused(schedule.hold, index)
         if index not in model.held:
-            with pytest.raises(ValueError):
-                schedule.release(index)
+            assert refused(schedule.release, index)
         if index not in model.unsettled:
-            with pytest.raises(ValueError):
-                schedule.done(index)
+            assert refused(schedule.done, index)
         model.check(schedule)
     model.finish(schedule)
 
