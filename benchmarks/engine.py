@@ -21,7 +21,7 @@ from carstore.names import run_stream
 from engine import Action, Runtime
 from engine.ir import RunStatus
 from engine.rules.graph import Graph, build_graph
-from engine.rules.schedule import Schedule, ScheduleMode
+from engine.rules.schedule import EagerSchedule
 
 # --- plans of state -------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ async def _node() -> None:
 
 async def _scheduled(graph: Graph) -> float:
     began = time.perf_counter()
-    schedule = Schedule(graph, ScheduleMode.EAGER)
+    schedule = EagerSchedule(graph)
     ready = deque(schedule.ready())
     while ready:
         node = ready.popleft()

@@ -15,7 +15,7 @@ from attrs import define, field
 from carstore.errors import VersionConflict
 from carstore.log import Entry, Expect, LeaseIs
 from carstore.names import RunId, StreamName
-from engine.accounts import Ledger, after
+from engine.accounts import Budgets, after
 from engine.rules.budget import Account
 
 __all__ = ["Purse", "reservation_name", "run_account"]
@@ -38,7 +38,7 @@ def reservation_name(run_id: RunId, action_id: str, attempt: int, *, undo: bool)
 class Purse:
     """What a run may still spend, and what is reserved of that in this turn."""
 
-    ledger: Ledger
+    ledger: Budgets
     locks: dict[str, asyncio.Lock]
     """By the name of the account that stands at the top of a chain."""
     account: str

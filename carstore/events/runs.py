@@ -22,7 +22,7 @@ class ProposalReceived:
     scope: str
     """The scope of state that the run reads and writes."""
     schedule: str
-    """`levels` or `eager`."""
+    """`levels`, `eager`, or the name of a schedule that the application gave."""
     concurrency: int
     """How many tool calls may be in flight at once."""
     on_doubt: str

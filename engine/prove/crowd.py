@@ -29,7 +29,7 @@ from engine.prove.broken import in_force
 from engine.prove.family import Child, Family, kill, wait_until
 from engine.prove.outside import SQL, looking
 from engine.prove.proof import Outcome, Progress, Proof, Scale, by_scale
-from engine.prove.workload import Place, answer, note, notes
+from engine.prove.workload import Place, answer, note
 from engine.rules.budget import Budget
 from engine.runtime import Runtime
 
@@ -56,7 +56,7 @@ LOOK_SECONDS = 0.005
 """How often a process looks for what is left to do."""
 
 MORE_IF_BROKEN = 6
-"""Rounds in which a promise that was broken on purpose is looked for; the first is mostly enough."""
+"""Rounds in which a promise that was broken on purpose is looked for; mostly one is enough."""
 
 MAX_TOLD = 10
 """Broken promises of one round that are told."""
@@ -146,6 +146,7 @@ def crowd_proof(
             place.folder.mkdir()
             with Family(place.folder) as family:
                 one = Round(place, family, chance, counts)
+                asyncio.run(_made(place))
                 one_round(one)
             place.close()
             counts["files"] += 1
@@ -164,6 +165,11 @@ def _in_order(counts: Counter[str]) -> dict[str, int]:
     first, last = ("files", "processes killed"), ("promises broken",)
     between = sorted(counts.keys() - {*first, *last})
     return {name: counts[name] for name in (*first, *between, *last)}
+
+
+async def _made(place: Place) -> None:
+    async with opened_by_one(place):
+        pass
 
 
 # --- what the processes do ---
@@ -268,8 +274,8 @@ def story_of(place: Place) -> list[Told]:
     """All events, in order, read by somebody who was not there."""
     with looking(place.database) as log:
         return [
-            Told(*row[:-1], data=json.loads(row[-1]))
-            for row in log.execute(SQL["story"]).fetchall()
+            Told(position, stream, version, kind, at, run, json.loads(data))
+            for position, stream, version, kind, at, run, data in log.execute(SQL["story"])
         ]
 
 

@@ -63,6 +63,16 @@ _HEADLINES = (
         " appends lost, {failures without a reason} failed without a reason.",
     ),
     (
+        "budgets",
+        "**Budgets** shared by processes, {processes killed} of them killed: {US cents spent} of"
+        " {US cents allowed} cents spent, {promises broken} promises broken.",
+    ),
+    (
+        "people and time",
+        "**People** asked {requests for consent} times, {processes killed} processes killed:"
+        " {promises broken} calls without consent, signals taken twice, or early wakes.",
+    ),
+    (
         "bit flips",
         "**Damaged** in one bit, {bits flipped, one at a time} times:"
         " {of them changed or dropped an event} changed an event, {of these not reported} of these"

@@ -24,7 +24,6 @@ from engine.prove.crowd import (
     crowd_proof,
     drive,
     note_call,
-    opened_by_one,
     story_of,
 )
 from engine.prove.workload import Place, note, notes
@@ -157,7 +156,6 @@ def _forgotten(story: list[Told]) -> list[str]:
 
 
 def _reusing(one: Round) -> None:
-    asyncio.run(_made(one.place))
     one.live([(reuse, ())] * DRIVERS, KILLS)
     story, calls, spans = story_of(one.place), notes(one.place.journal), _spans(one)
     one.broken += call_faults(calls) + _overlaps(spans) + _forgotten(story)
@@ -175,11 +173,6 @@ def _reusing(one: Round) -> None:
 
 def _is_well(ended: Told) -> bool:
     return bool(ended.data["status"] == "succeeded")
-
-
-async def _made(place: Place) -> None:
-    async with opened_by_one(place):
-        pass
 
 
 REUSING = crowd_proof(

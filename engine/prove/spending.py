@@ -39,7 +39,10 @@ RUNS = 24
 KILLS = 12
 
 CALLS = ("buy", "order", "browse", "order", "buy")
-"""The calls of one run: `buy` must not be repeated, `order` may, and `browse` charges on the way."""
+"""Calls of one run: `buy` must not be repeated, `order` may be, `browse` charges on its way."""
+
+CENT = 10_000
+"""Millionths."""
 
 MOST = 100_000
 """Millionths that one call declares to spend at most."""
@@ -226,8 +229,8 @@ def _judge(one: Round) -> None:
     one.counts += Counter({
         "runs finished": RUNS,
         "calls": len(made),
-        "millionths of a dollar allowed": limit,
-        "millionths of a dollar spent": really.total(),
+        "US cents allowed": limit // CENT,
+        "US cents spent": round(really.total() / CENT),
         "calls that died, counted in full": len(firm.keys() - calls.ended - calls.doubted)
         + len(calls.happened),
         "runs stopped by a budget": sum(told.kind == "run_stopping" for told in story),

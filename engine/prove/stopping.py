@@ -179,7 +179,6 @@ class _OneRun:
 
 
 def _stopping(one: Round) -> None:
-    asyncio.run(_made(one.place))
     one.live([*[(drive_stopped, ())] * DRIVERS, (ask_to_stop, ())], KILLS)
     story, calls = story_of(one.place), notes(one.place.journal)
     runs = {f"r{n}": _OneRun(f"r{n}") for n in range(RUNS)}
@@ -200,11 +199,6 @@ def _stopping(one: Round) -> None:
         "runs that had ended when they were to stop": late,
         "compensations": sum(len(run.undone) for run in runs.values()),
     })  # fmt: skip
-
-
-async def _made(place: Place) -> None:
-    async with opened_by_one(place):
-        pass
 
 
 STOPPING = crowd_proof(

@@ -21,7 +21,10 @@ DISKS = {one.name for one in DISK_PROOFS}
 QUICK = [*RULES, CLOCK_STEPS, MANY_WRITERS]
 """Proofs whose short form takes a second or less; the others are run in short by `prove`."""
 
-LONG = ["restart", "stopped processes"]
+CROWDS = ["budgets", "reuse", "people and time", "cancelled runs"]
+"""Proofs of what is decided, by several processes that are killed: seconds each, even in short."""
+
+LONG = ["restart", "stopped processes", "budgets", "reuse"]
 """Proofs that take some seconds to notice, even in short."""
 
 TRIED_HERE = [one for one in BREAKAGES.values() if one.caught_by not in DISKS]
@@ -44,6 +47,15 @@ def test_killed_processes_lose_nothing_and_repeat_nothing(tmp_path: Path) -> Non
     assert figures.broken == []
     assert figures.kills >= 12
     assert figures.acknowledged > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_killed_crowds_keep_to_what_was_decided(name: str, tmp_path: Path) -> None:
+    outcome = BY_NAME[name].run(tmp_path, "short", 5, quiet)
+    assert outcome.broken == []
+    assert outcome.figures["processes killed"] > 0
+    assert outcome.figures["runs finished"] > 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,12 +4,14 @@ functions in this process and one that makes a process of each call."""
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from carstore import events as e
+from engine.calling import call as made
 from engine.context import current_context
 from engine.subprocess_executor import SubprocessExecutor
 from engine.tools import ToolExecutor, Tools, ToolSchema, load_tools
@@ -249,6 +251,22 @@ async def test_after_a_timeout_what_may_be_repeated_is(
     assert seen.statuses == {"a": "failed"}
     assert len(seen.events(e.ActionRetrying)) == 1
     assert seen.errors["a"] == "action timed out after 600ms"
+
+
+@each
+@in_loop
+async def test_a_call_does_not_change_the_parameters_of_its_caller(
+    make: Make, file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "once"
+    folder.mkdir()
+    executor = make(file)
+    [grow] = [one for one in Tools(executor.schemas()) if one.name == "grow"]
+    params: dict[str, Any] = {"items": ["own"], "folder": str(folder), "fails": 0}
+    threads = ThreadPoolExecutor(1)
+    assert await made(grow, params, None, threads, executor=executor) == ["own", "grown"]
+    assert params["items"] == ["own"]
+    threads.shutdown()
 
 
 @each

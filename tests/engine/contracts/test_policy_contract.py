@@ -203,6 +203,35 @@ def test_one_that_cannot_answer_forbids(pair: Pair) -> None:
     assert "OSError" in violation.reason
 
 
+def meddle(judged: Judged) -> object:
+    judged.parameters["list"].append("more")
+    return None
+
+
+def pry(judged: Judged) -> object:
+    judged.state("undeclared")
+    return None
+
+
+class Object:
+    """A function as an object."""
+
+    def __init__(self, does: Callable[[Judged], object]) -> None:
+        self.does = does
+
+    def __call__(self, judged: Judged) -> object:
+        return self.does(judged)
+
+
+@pytest.mark.parametrize("wrap", [lambda does: does, Object], ids=["function", "object"])
+def test_code_cannot_change_what_it_judges_nor_look_at_more_than_it_declares(wrap: Any) -> None:
+    parameters: dict[str, Any] = {"list": []}
+    assert policy(name="p")(wrap(meddle)).judge(judged("t", parameters)) == []
+    assert parameters == {"list": []}
+    [violation] = policy(name="p", reads=["other"])(wrap(pry)).judge(judged("t"))
+    assert "KeyError" in violation.reason
+
+
 @each
 def test_a_policy_is_told_by_its_name_and_digest(pair: Pair) -> None:
     """Two of the same kind and text are one; none has the name of another."""
