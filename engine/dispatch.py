@@ -8,6 +8,7 @@ back and what was recorded cannot; a token that was taken is kept until the call
 from enum import Enum
 
 from carstore import events as e
+from carstore.names import lease_stream
 from engine.action_state import ActionState
 from engine.begin import Ready, flight, grounds_of, parameters_digest, reuse_key
 from engine.declare import Tool
@@ -103,10 +104,10 @@ async def _remembered(desk: Desk, index: int, state: ActionState, tool: Tool, ke
             desk.journal.state.read(name)  # what was validated is a condition of what comes now
     found = await _served(desk, state, tool, key)
     if found is None and state.action.idempotent:
-        if not await desk.journal.claim(flight(key)):
+        if not await _claimed(desk, key):
             desk.look_again(index, FLIGHT_MS)
             return Put.OFF
-        # Whoever had it may have succeeded after that look; from here on, the claim would lapse.
+        # Whoever had it may have succeeded after that look; from here on, what is decided lapses.
         found = await _served(desk, state, tool, key)
         if found is not None:
             give_way(desk, key)
@@ -131,12 +132,25 @@ async def _served(desk: Desk, state: ActionState, tool: Tool, key: str) -> Remem
     return found if found is not None and _may_serve(desk, state, tool, found) else None
 
 
+async def _claimed(desk: Desk, key: str) -> bool:
+    """Claim the lease of equal calls. That nobody was granted it, and gave it back, before the
+    append is a condition too: a lease that is free looks the same as before."""
+    stream, version = lease_stream(flight(key)), 0
+    async for recorded in desk.journal.store.log.read(stream=stream):
+        version = recorded.version
+    if not await desk.journal.claim(flight(key)):
+        return False
+    desk.journal.expected[stream] = version
+    return True
+
+
 def give_way(desk: Desk, key: str | None) -> None:
     """A call that was to be made under a reuse key is not made in this turn, and nobody has to wait
     for its result: the lease of that is not taken."""
     if key is not None:
         claims = desk.journal.claims
         claims[:] = [one for one in claims if one.condition.lease != flight(key)]
+        desk.journal.expected.pop(lease_stream(flight(key)), None)
 
 
 def _may_serve(desk: Desk, state: ActionState, tool: Tool, found: Remembered) -> bool:

@@ -71,7 +71,7 @@ def no_claim(patches: Patches) -> None:
 
 
 def claim_late(patches: Patches) -> None:
-    """Between the look for a result and the claim there is time, and nobody looks again."""
+    """There is time between the look for a result and the claim, and nobody looks again."""
     served = dispatch._served
 
     async def once(desk: Any, state: Any, tool: Any, key: str) -> Any:
