@@ -87,6 +87,8 @@ class ActionState:
     reuse_key: str | None = None
     """Under which its result is, or will be, remembered."""
     approval: Approval | None = None
+    judged: bool = False
+    """Whether it has passed every check before a call: then its retries are not judged again."""
     wait: e.WaitStarted | None = None
     """What it waits for, while it does."""
     deduplicated: bool = False

@@ -156,6 +156,7 @@ def _begin_undo(
         tool=tool.name,
         effect=tool.schema.effect.value,
         parameters_digest=parameters_digest(undo.parameters),
+        reuse_key=state.reuse_key,
     )
     desk.record([intent])
     made = Call(

@@ -18,7 +18,7 @@ from carstore.blobs import filled, references
 from carstore.log import StateRead
 from carstore.names import Json, LeaseName
 from engine.action_state import ActionState
-from engine.authority import Verdict, binding_of, request, why_not
+from engine.authority import Verdict, request, why_not
 from engine.declare import Tool
 from engine.ir import Action, ActionStatus, ActionType
 from engine.rules.graph import keys_read
@@ -63,7 +63,7 @@ class Ready:
     """The action passed every check."""
 
     parameters: dict[str, Json]
-    """With output references replaced, and references to sensitive values as they are."""
+    """With output references replaced; only what is sensitive stands beside the log."""
     given: dict[str, Json] = field(repr=False)
     """What the call is to be given."""
     tool: Tool | None
@@ -115,8 +115,11 @@ def begin(
     given, public = parameters, None
     if values:
         given, public = filled(parameters, values), filled(parameters, values, sensitive=False)
-    ready = Ready(parameters=parameters, given=given, tool=tool)
-    if state.do.number > 0 and index not in run.in_doubt:
+    # What is large stands beside the log for a run that was loaded, and not yet for a new one; what
+    # is told apart by a digest has to be the same for both.
+    told = parameters if public is None else public
+    ready = Ready(parameters=told, given=given, tool=tool)
+    if state.judged and state.do.number > 0 and index not in run.in_doubt:
         return ready
     verdict = judge(action, tool, given)
     if verdict.violations:
@@ -135,17 +138,28 @@ def begin(
 
 def _with_consent(state: ActionState, ready: Ready, verdict: Verdict, now: int) -> Begun:
     """What becomes of an action that needs people's consent."""
+    wanted = request(state.action, ready.parameters, verdict.asks, now)
     approval = state.approval
-    if approval is None or approval.request.binding != binding_of(state.action, ready.parameters):
-        return Consent(request(state.action, ready.parameters, verdict.asks, now))
-    if approval.granted:
-        return ready
+    if approval is None or approval.request.binding != wanted.binding:
+        return Consent(wanted)
     if approval.refusal is not None:
         said = f": {approval.refusal.reason}" if approval.refusal.reason else ""
         return _rejected(state.action, f"refused by {approval.refusal.by}{said}")
+    if not _covers(approval.request, wanted):
+        return Consent(wanted)
+    if approval.granted:
+        return ready
     if approval.expired(now):
         return _rejected(state.action, "nobody approved it in time")
     return Consent(approval.request)
+
+
+def _covers(asked: e.ApprovalRequested, wanted: e.ApprovalRequested) -> bool:
+    """Whether those who answered were asked for all that the rules ask now."""
+    rules = {one["policy"] for one in asked.reasons}
+    return asked.approvers >= wanted.approvers and rules.issuperset(
+        one["policy"] for one in wanted.reasons
+    )
 
 
 def _rejected(action: Action, error: str) -> Refused:

@@ -27,7 +27,7 @@ from engine.context import Spender, ToolContext
 from engine.declare import Tool
 from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
 from engine.held_values import only_held, referred_by
-from engine.ir import Action, ActionType
+from engine.ir import Action
 from engine.journal import Journal
 from engine.purse import Purse, reservation_name, run_account
 from engine.rates import Rates
@@ -422,6 +422,13 @@ class Desk:
             self.calls[place] = (made, task)
         self.to_start.clear()
 
+    def drop_decided(self) -> None:
+        """Do not make the calls that were decided on in this turn, but for compensations."""
+        for made in self.to_start:
+            if not made.undo and made.reuse_key is not None:
+                self.journal.give_way(flight(made.reuse_key))
+        self.to_start = [made for made in self.to_start if made.undo]
+
     async def _call(self, place: Place, made: Call) -> None:
         outcome = await perform(
             made,
@@ -520,6 +527,8 @@ class Desk:
             self.run.refers = True
         if self.given_up and outcome.ending is Ending.UNKNOWN and made.tool.schema.repeatable:
             self.outcomes.remove(outcome)  # nothing to record: it will simply be called again
+            if made.reuse_key is not None:
+                self.journal.give_back(flight(made.reuse_key))
             return
         stale = None
         if outcome.ending is Ending.RETURNED and not made.undo:

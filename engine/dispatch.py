@@ -8,6 +8,7 @@ back and what was recorded cannot; a token that was taken is kept until the call
 from enum import Enum
 
 from carstore import events as e
+from carstore.blobs import filled
 from carstore.names import lease_stream
 from engine.action_state import ActionState
 from engine.begin import Ready, flight, grounds_of, parameters_digest, reuse_key
@@ -19,7 +20,7 @@ from engine.rules.budget import BudgetExhausted
 from engine.rules.sensitive import concealing
 from engine.rules.values import same
 
-__all__ = ["begin_call", "give_way"]
+__all__ = ["begin_call"]
 
 FLIGHT_MS = 100
 """Milliseconds after which an action looks again whether an equal call, which it waits for, has
@@ -27,6 +28,11 @@ ended. Calls of the same run that end are noticed at once."""
 
 SETTLING_MS = 50
 """The same for one that waits for calls of its run to give back what they have reserved."""
+
+
+CROWDED_EVENTS = 200
+"""Events of a turn that are recorded before something is reserved: a turn in which somebody else
+was faster at the budget is decided again, so it has to be short."""
 
 
 class Put(Enum):
@@ -54,8 +60,8 @@ async def begin_call(
     if put is Put.ON:
         put = await _reserve(desk, index, state, tool, attempt)
     if put is Put.OFF:
-        if action.idempotent:
-            give_way(desk, key)
+        if key is not None:
+            desk.journal.give_way(flight(key))
         return
     if tool.schema.repeatable and not action.idempotent and not desk.counts_calls:
         desk.record([e.ActionValidated(action_id=action.id, tool=tool.name)])
@@ -110,7 +116,7 @@ async def _remembered(desk: Desk, index: int, state: ActionState, tool: Tool, ke
         # Whoever had it may have succeeded after that look; from here on, what is decided lapses.
         found = await _served(desk, state, tool, key)
         if found is not None:
-            give_way(desk, key)
+            desk.journal.give_way(flight(key))
     if found is None:
         return Put.ON
     hit = e.ActionDeduplicated(
@@ -129,7 +135,9 @@ async def _remembered(desk: Desk, index: int, state: ActionState, tool: Tool, ke
 async def _served(desk: Desk, state: ActionState, tool: Tool, key: str) -> Remembered | None:
     """The remembered result that the action takes over, if there is one."""
     found = await desk.equipment.recall(key)
-    return found if found is not None and _may_serve(desk, state, tool, found) else None
+    if found is None or not _is_young(desk, state, tool, found):
+        return None
+    return found if await _effects_hold(desk, state) else None
 
 
 async def _claimed(desk: Desk, key: str) -> bool:
@@ -144,24 +152,23 @@ async def _claimed(desk: Desk, key: str) -> bool:
     return True
 
 
-def give_way(desk: Desk, key: str | None) -> None:
-    """A call that was to be made under a reuse key is not made in this turn, and nobody has to wait
-    for its result: the lease of that is not taken."""
-    if key is not None:
-        claims = desk.journal.claims
-        claims[:] = [one for one in claims if one.condition.lease != flight(key)]
-        desk.journal.expected.pop(lease_stream(flight(key)), None)
+def _is_young(desk: Desk, state: ActionState, tool: Tool, found: Remembered) -> bool:
+    """Whether a result may still be taken over; who asks for reuse may have one of any age."""
+    if state.action.idempotent:
+        return True
+    ttl_us = desk.cache_ttl_us(tool)
+    return ttl_us is not None and desk.journal.clock.now() - found.at < ttl_us
 
 
-def _may_serve(desk: Desk, state: ActionState, tool: Tool, found: Remembered) -> bool:
-    """Whether a result may be taken over: it is young enough, or its effects still hold."""
-    if not state.action.idempotent:
-        ttl_us = desk.cache_ttl_us(tool)
-        return ttl_us is not None and desk.journal.clock.now() - found.at < ttl_us
-    read = desk.journal.state.read
-    for name, value in state.action.expected_effects.items():
-        now = read(name)
-        if not (now.exists and same(now.value, value)):
+async def _effects_hold(desk: Desk, state: ActionState) -> bool:
+    """Whether the state is as the action is to leave it: a hit changes nothing."""
+    effects = state.action.expected_effects
+    await desk.journal.fetch(effects)
+    values = await desk.values_for(judged=list(effects.values()))
+    for name, value in effects.items():
+        now = desk.journal.state.read(name)
+        wanted = filled(value, values, sensitive=False)
+        if not (now.exists and same(now.value, wanted)):
             return False
     return True
 
@@ -191,6 +198,8 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
     purse = desk.purse
     if purse is None:
         return Put.ON
+    if len(desk.journal.entries) > CROWDED_EVENTS:
+        await desk.make_durable()
     run_id, action_id = desk.run.run_id, state.action.id
     if state.do.open:  # the process ended during the call
         await desk.forfeit(state, attempt - 1, undo=False)

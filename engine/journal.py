@@ -35,6 +35,7 @@ from carstore.names import (
     Scope,
     StateKey,
     StreamName,
+    lease_stream,
     run_lease,
     run_stream,
 )
@@ -145,6 +146,11 @@ class Journal:
             return False
         return True
 
+    def give_way(self, lease: LeaseName) -> None:
+        """What was to be done under a lease is not done in this turn: it is not acquired."""
+        self.claims[:] = [one for one in self.claims if one.condition.lease != lease]
+        self.expected.pop(lease_stream(lease), None)
+
     def give_back(self, lease: LeaseName) -> None:
         """Release a lease besides the run's with the next flush, if it is held."""
         held = self.flights.get(lease)
@@ -174,6 +180,8 @@ class Journal:
         """
         if not self.entries and not (self.ends_turn and self.lease):
             return None
+        if self.ends_turn:
+            self._let_others_call()
         claim = await self._claim() if self.lease is None else None
         claims = [claim, *self.claims] if claim else self.claims
         entries = [*(one.entry for one in claims), *self.entries]
@@ -193,6 +201,12 @@ class Journal:
         elif self.ends_turn and self.lease is not None:
             self.store.leases.forget(self.lease)
         return done
+
+    def _let_others_call(self) -> None:
+        """Nobody has to wait for results that this driver will not bring."""
+        self.claims.clear()
+        for lease in list(self.flights):
+            self.give_back(lease)
 
     async def _append(self, entries: list[Entry], claim: Claim | None) -> Appended:
         """Append, and tell apart what a lost condition is about."""

@@ -68,10 +68,13 @@ class Purse:
 
         Args:
             spent: unit -> millionths.
-            keep: the call is in doubt, and may have spent what it has reserved: that stays so.
+            keep: the call is in doubt, and may have spent all that it has reserved: the rest stays
+                reserved.
         """
         chain = await self._look()
-        given = NOTHING if keep else None
+        held = chain[0].open.get(name, NOTHING)
+        kept = {unit: min(amount, held.get(unit, 0)) for unit, amount in spent.items()}
+        given = kept if keep else None
         return self._note(chain, self.ledger.settle(chain, name, given, spent, self.run_id))
 
     async def forfeit(self, name: str) -> list[Entry]:

@@ -52,7 +52,7 @@ def _skipped(run: "Run", event: e.ActionSkipped, at: Micros | None) -> None:
 
 
 def _validated(run: "Run", event: e.ActionValidated, at: Micros | None) -> None:
-    _begun(run, event.action_id)
+    _begun(run, event.action_id).judged = True
     run.dispatched += 1
 
 
@@ -61,7 +61,7 @@ def _executing(run: "Run", event: e.ActionExecuting, at: Micros | None) -> None:
     attempts = state.do
     attempts.number, attempts.open, attempts.retry_at_us = event.attempt, True, None
     attempts.doubt = None
-    state.reuse_key = event.reuse_key
+    state.judged, state.reuse_key = True, event.reuse_key
     run.dispatched += 1
 
 
@@ -176,7 +176,7 @@ def _approval_answered(run: "Run", event: e.ApprovalAnswered, at: Micros | None)
 
 def _waits(run: "Run", event: e.WaitStarted, at: Micros | None) -> None:
     state = _begun(run, event.action_id)
-    state.wait = event
+    state.wait, state.judged = event, True
     state.do.number, state.do.retry_at_us = event.attempt, None
 
 

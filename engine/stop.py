@@ -6,7 +6,6 @@ them; what such a call did is unknown, and that is what is recorded.
 
 from carstore import events as e
 from engine.desk import STOPPED, Desk
-from engine.dispatch import give_way
 from engine.ending import complete
 from engine.ir import NotUndone, RunStatus
 from engine.purse import reservation_name
@@ -108,9 +107,7 @@ def skip_the_rest(desk: Desk, why: str, *, keep_decided: bool = False) -> None:
     desk.waiting.clear()
     decided = {made.index for made in desk.to_start if not made.undo}
     if not keep_decided:
-        for made in desk.to_start:
-            give_way(desk, made.reuse_key)
-        desk.to_start = [made for made in desk.to_start if made.undo]
+        desk.drop_decided()
     for index in desk.run.graph.forward:
         state = desk.run.actions[index]
         place = (index, False)

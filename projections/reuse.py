@@ -5,16 +5,16 @@ from typing import TypeAlias
 from attrs import frozen
 
 from carstore.canonical import dumps
-from carstore.events import ActionRolledBack, ActionSucceeded
+from carstore.events import ActionRolledBack, ActionSucceeded, CompensationExecuting
 from carstore.log import Recorded
 from projections.view import Key, Rows, View
 
-ReuseEvent: TypeAlias = ActionSucceeded | ActionRolledBack
+ReuseEvent: TypeAlias = ActionSucceeded | ActionRolledBack | CompensationExecuting
 
 
 @frozen(kw_only=True)
 class Remembered:
-    """A success under a reuse key that was not rolled back; of several the newest counts."""
+    """A success under a reuse key that nobody has begun to undo; of several the newest counts."""
 
     reuse_key: str
     run_id: str
@@ -46,14 +46,14 @@ def evolve(rows: Rows[Remembered], event: ReuseEvent, recorded: Recorded) -> Row
                 output=dumps(event.output),
             )
             return {key: after}
-        case ActionRolledBack():
+        case ActionRolledBack() | CompensationExecuting():
             return {key: None}
 
 
 REUSE: View[ReuseEvent, Remembered] = View(
     name="reuse",
     version=2,
-    kinds=(ActionSucceeded, ActionRolledBack),
+    kinds=(ActionSucceeded, ActionRolledBack, CompensationExecuting),
     row=Remembered,
     key=("reuse_key", "run_id", "action_id"),
     keys=keys,

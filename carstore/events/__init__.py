@@ -110,6 +110,7 @@ SCHEMA_VERSIONS: dict[str, int] = {
     ActionValidated.kind: 2,
     ActionExecuting.kind: 2,
     ActionDeduplicated.kind: 2,
+    CompensationExecuting.kind: 2,
     InferenceMetered.kind: 2,
 }
 """The shape of `data` that this program writes, per kind; `carstore.upcasts` reads older ones."""

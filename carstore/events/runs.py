@@ -254,6 +254,8 @@ class CompensationExecuting:
     tool: str
     effect: str
     parameters_digest: str
+    reuse_key: str | None = None
+    """Of the result that is undone: from here on it is not served again."""
 
 
 @frozen(kw_only=True)
