@@ -41,6 +41,7 @@ UPCASTS: Mapping[tuple[str, int], Upcast] = {
     ("action_validated", 1): _more_fields(tool=None),
     ("action_executing", 1): _more_fields(reserved=None, reuse_key=None),
     ("action_deduplicated", 1): _more_fields(cause="reuse"),
+    ("compensation_executing", 1): _more_fields(reuse_key=None),
     ("inference_metered", 1): _more_fields(currency="USD"),
 }
 """From data of a kind in that schema version to the next version."""

@@ -91,6 +91,8 @@ class ActionState:
     """Whether it has passed every check before a call: then its retries are not judged again."""
     wait: e.WaitStarted | None = None
     """What it waits for, while it does."""
+    waited: bool = False
+    """Whether it was a wait, so that no tool was called for it."""
     deduplicated: bool = False
     rolled_back: bool = False
     maybe_done: bool = False

@@ -48,6 +48,14 @@ class Authority:
         """Name -> digest, as a run records what binds it; None if nothing does."""
         return {policy.name: policy.digest for policy in self.policies} or None
 
+    def joined(self, other: "Authority") -> "Authority":
+        """These rules and those of `other`; of two of one name, the one that is here."""
+        if not self.policies:
+            return other
+        names = {policy.name for policy in self.policies}
+        more = [policy for policy in other.policies if policy.name not in names]
+        return Authority((*self.policies, *more))
+
     def keys(self, action: Action) -> set[str]:
         """The state keys that the rules look at to judge `action`."""
         return {key for policy in self.policies for key in policy.reads_for(action)}

@@ -73,7 +73,9 @@ async def _is_undone(desk: Desk, index: int) -> bool:
         given = filled(undo.parameters, values)
         public = filled(undo.parameters, values, sensitive=False)
     problems = [f"unknown tool '{undo.tool}'"]
-    if tool is not None:
+    if tool is not None and tool.waits:
+        problems = [f"tool '{undo.tool}' only waits, and undoes nothing"]
+    elif tool is not None:
         problems = tool.schema.check_parameters(given, public)
         lacking = not_there(given, values) if desk.run.refers else None
         if lacking is not None:

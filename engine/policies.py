@@ -19,6 +19,7 @@ from attrs import define
 
 from carstore import canonical
 from carstore.errors import CarstoreError, InvalidJson
+from engine.rules.capabilities import NAME as PERMISSIONS
 from engine.rules.identifiers import problem_with_id, problem_with_state_key
 from engine.rules.policies import (
     Ask,
@@ -48,6 +49,8 @@ __all__ = [
 MAX_EXPIRY_SECS = 10 * 365 * 24 * 3600
 """Ten years: longer than anybody waits for an answer, and far from where the integers end."""
 
+
+TAKEN = "is the name under which permissions are registered. Choose another one"
 
 @define(slots=False, eq=False)
 class PolicyChanged(CarstoreError):
@@ -142,7 +145,7 @@ def only_once(policies: Iterable[Policy]) -> tuple[Policy, ...]:
     """The policies in their order, each of them once.
 
     Raises:
-        InvalidPolicy: two that differ have one name.
+        InvalidPolicy: two that differ have one name, or one has the name of permissions and is none.
     """
     found: dict[str, Policy] = {}
     one: Any
@@ -150,6 +153,8 @@ def only_once(policies: Iterable[Policy]) -> tuple[Policy, ...]:
         if not isinstance(one, Policy):
             reason = f"is of type {type(one).__name__}; policies are made with @policy"
             raise InvalidPolicy(getattr(one, "__name__", "policies")[:128], "", reason)
+        if one.name == PERMISSIONS and not (isinstance(one.rule, dict) and PERMISSIONS in one.rule):
+            raise InvalidPolicy(one.name, "name", TAKEN)
         if found.setdefault(one.name, one).digest != one.digest:
             raise InvalidPolicy(one.name, "", "there are two policies of this name. Rename one")
     return tuple(found.values())
@@ -166,6 +171,8 @@ def _made(
     if (reason := problem_with_id(called)) is not None:
         raise InvalidPolicy(str(called)[:128], "name", reason)
     assert isinstance(called, str)
+    if called == PERMISSIONS:
+        raise InvalidPolicy(called, "name", TAKEN)
     if not callable(function):
         raise InvalidPolicy(called, "", f"is of type {type(function).__name__}, not a function")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

@@ -2,7 +2,10 @@
 
 They live in memory, so asking costs nothing, and each process has its own. What they start from is
 in the log: `ready` reads, once for each tool, when it was called lately, by whichever process. From
-then on the runtime tells: `take` for a token of the bucket, `begun` for each call.
+then on the runtime tells: `take` for a token of the bucket, `decided` and `begun` for each call.
+
+Between the decision on a call and the call lies an append, and other runs decide meanwhile. So a call
+counts from its decision on; one that is not made after all is taken back with `undecided`.
 
 A call is known in the log by its intent, or, where there is none, by the event that says it was
 validated. Further attempts of a call without intent are not in the log, so a restart forgets them.
@@ -25,7 +28,7 @@ from carstore.names import Position
 from engine.rules.limits import Bucket, Window, interval_us
 from engine.tool_schema import RateLimit
 
-__all__ = ["MAX_PAST_CALLS", "MAX_PAST_EVENTS", "Rates"]
+__all__ = ["MAX_PAST_CALLS", "MAX_PAST_EVENTS", "Decided", "Rates"]
 
 MAX_PAST_CALLS = 100_000
 """Calls of the past that are kept until their tools ask; a bucket of more than these is rare."""
@@ -44,6 +47,13 @@ class _Tool:
 
     bucket: Bucket | None = None
     window: Window | None = None
+
+
+@define(eq=False)
+class Decided:
+    """A call that was decided on and is not made yet."""
+
+    tool: str
 
 
 @define
@@ -76,6 +86,8 @@ class Rates:
     """The tools of which all is known that somebody asks."""
     _watched: dict[str | None, int] = field(factory=dict, init=False)
     """The longest interval asked about, by tool; None: of every tool."""
+    _decided: dict[str, set[Decided]] = field(factory=dict, init=False)
+    """The calls of all runs that are about to be made, by tool; of no tool an empty set."""
     _past: _Past | None = field(default=None, init=False)
     _reading: asyncio.Lock = field(factory=asyncio.Lock, init=False)
     _wall_us: int | None = field(default=None, init=False)
@@ -129,14 +141,39 @@ class Rates:
         if known is not None and known.bucket is not None:
             known.bucket.refund(number)
 
-    def begun(self, tool: str) -> None:
-        """Count a call: it was decided, and is made."""
+    def decided(self, tool: str) -> Decided:
+        """Count a call that is about to be made, in whichever run.
+
+        Call it without waiting for anything between the look at `recent` and this, and end it with
+        `begun` or `undecided`.
+        """
+        one = Decided(tool)
+        self._decided.setdefault(tool, set()).add(one)
+        return one
+
+    def undecided(self, one: Decided) -> None:
+        """A call that was decided on is not made; nothing happens if that is known."""
+        open_calls = self._decided.get(one.tool)
+        if open_calls is not None:
+            open_calls.discard(one)
+            if not open_calls:
+                del self._decided[one.tool]
+
+    def begun(self, tool: str, decided: Decided | None = None) -> None:
+        """Count a call that is made.
+
+        Args:
+            decided: what `decided` gave for it, if it was counted then; it is not counted twice.
+        """
+        if decided is not None:
+            self.undecided(decided)
         known = self._tools.get(tool)
         if known is not None and known.window is not None:
             known.window.add(self._now())
 
     def recent(self, tool: str, interval_us: int) -> int:
-        """How many calls of the tool began within the last `interval_us` microseconds.
+        """How many calls of the tool began within the last `interval_us` microseconds, or are
+        decided on and about to be made.
 
         Raises:
             ValueError: nobody watches so long an interval, or the tool was not made ready.
@@ -144,7 +181,8 @@ class Rates:
         known = self._tools.get(tool)
         if known is None or known.window is None:
             raise ValueError(f"calls of {tool!r:.140} are not counted: watch them first")
-        return known.window.count(self._now(), interval_us)
+        about_to_begin = len(self._decided.get(tool, ()))
+        return known.window.count(self._now(), interval_us) + about_to_begin
 
     def _now(self) -> int:
         """The time, which never goes back."""

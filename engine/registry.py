@@ -6,6 +6,7 @@ name takes the place of the old one, in one append.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from carstore import Entry, Expect, Store
 from carstore import events as e
@@ -27,19 +28,31 @@ _remembered: dict[tuple[str, int, str, str], _Known] = {}
 """By log, its epoch, name and digest; the oldest first. What these name never changes."""
 
 
-async def register(store: Store, policies: Sequence[Policy], by: str) -> None:
-    """Bring policies into force, as far as they are not.
+async def register(
+    store: Store,
+    policies: Sequence[Policy],
+    by: str,
+    gone: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Bring policies into force, as far as they are not, and others out of it, in one append.
 
     Args:
         by: which program does it, for people.
+        gone: name -> digest of those that are no longer in force. One that is not, or of which
+            somebody else has put another under its name, is left as it is.
 
     Raises:
         InvalidPolicy: two that differ have one name.
     """
     wanted = only_once(policies)
-    while wanted:
+    left = {name: digest for name, digest in gone.items() if name not in {one.name for one in wanted}}
+    while wanted or left:
         version, in_force = await _in_force(store)
-        events: list[e.Event] = []
+        events: list[e.Event] = [
+            e.PolicyRemoved(policy=name, digest=digest, by=by)
+            for name, digest in left.items()
+            if in_force.get(name) == digest
+        ]
         for one in wanted:
             known = in_force.get(one.name)
             if known == one.digest:

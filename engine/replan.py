@@ -73,14 +73,19 @@ class Replans:
         most = 0 if replan is None else most
         self.lineage = Lineage(replans_left=most, replan_on_rejection=on_rejection and most > 0)
 
-    def check(self, run_id: RunId) -> None:
+    async def check(self, run_id: RunId) -> None:
         """Refuse an id that leaves no room for those of the runs that may come in its place.
 
         Raises:
-            InvalidRunId
+            InvalidRunId: they would be too long.
+            RunExists: the first of them belongs to another run.
         """
-        if self.lineage.replans_left:
-            check_run_id(f"{run_id}-r{self.lineage.replans_left}")
+        most = self.lineage.replans_left
+        if most:
+            check_run_id(f"{run_id}-r{most}")
+            first = check_run_id(f"{run_id}-r1")
+            if await self._runtime.find(first) is not None:
+                raise RunExists(first)
 
     @property
     def asks(self) -> bool:

@@ -65,7 +65,7 @@ def cost_of(run: Run) -> CostSummary:
     tool_calls = sum(
         state.status is ActionStatus.SUCCEEDED
         for state in run.actions
-        if state.action.type is ActionType.TOOL_CALL
+        if state.action.type is ActionType.TOOL_CALL and not state.waited
     )
     return CostSummary(
         tool_calls=tool_calls,

@@ -176,7 +176,7 @@ def _approval_answered(run: "Run", event: e.ApprovalAnswered, at: Micros | None)
 
 def _waits(run: "Run", event: e.WaitStarted, at: Micros | None) -> None:
     state = _begun(run, event.action_id)
-    state.wait, state.judged = event, True
+    state.wait, state.judged, state.waited = event, True, True
     state.do.number, state.do.retry_at_us = event.attempt, None
 
 

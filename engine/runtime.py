@@ -9,7 +9,7 @@ from types import MappingProxyType
 from carstore import Store
 from carstore.names import MAIN_SCOPE, Json, RunId, Scope
 from engine.accounts import Ledger
-from engine.authority import Authority
+from engine.authority import NOBODY, Authority
 from engine.declare import Tool
 from engine.desk import Equipment
 from engine.errors import RunExists, RunOwned
@@ -39,6 +39,7 @@ from engine.rules.retries import Backoff
 from engine.rules.schedule import ScheduleFactory, known_schedules
 from engine.run import Run
 from engine.runs import Observer, Runs, unobserved
+from engine.stop import calls_nothing
 from engine.threads import Threads
 from engine.tool_schema import RateLimit, ToolSchema
 from engine.tools import ToolExecutor, Tools
@@ -202,7 +203,7 @@ class Runtime:
             proposal: a `Proposal`, or its JSON.
             budget: what this run may take, instead of the runtime's.
             timeout_secs: after so many seconds nothing is begun any more, and the run ends; waits
-                    and times without a process count too.
+                and times without a process count too.
             deadline_at: the same as an instant, microseconds UTC; the earlier of both counts.
             lineage: where the proposal comes from; given by what asks for proposals.
             observe: called after each turn of the driver with the run as it is then.
@@ -223,15 +224,19 @@ class Runtime:
         )
         name = new_run_id() if run_id is None else check_run_id(run_id)
         if run_id is not None and (found := await self._runs.find(name)) is not None:
-            if not same_plan(found, checked):
+            is_other = lineage is not None and found.received.replaces != lineage.replaces
+            if is_other or not same_plan(found, checked):
                 raise RunExists(name)
             return await self._go_on(found, observe)
         if lineage is None:
-            self._replans.check(name)
+            await self._replans.check(name)
         budget = budget or self._budget
         if budget is not None and budget.parent is not None:
             await self._ledger.load(budget.parent)
         authority = await self._rules.current()
+        if lineage is not None and lineage.replaces is not None:
+            before = await load_run(self.store, RunId(lineage.replaces))
+            authority = (await self._rules.binding(before)).joined(authority)
         terms = Terms(
             policies=authority.digests,
             budget=None if budget is None else budget.to_json(),
@@ -385,8 +390,10 @@ class Runtime:
         Raises:
             ToolsChanged, ScheduleMissing, PolicyChanged: it was begun with others.
         """
-        check_tools(run, self.tools)
         check_schedule(run, self.options.schedules)
+        if calls_nothing(run, self.store.clock.now()):
+            return NOBODY
+        check_tools(run, self.tools)
         return await self._rules.binding(run)
 
     async def _go_on(

@@ -9,8 +9,9 @@ from engine.desk import STOPPED, Desk
 from engine.ending import complete
 from engine.ir import NotUndone, RunStatus
 from engine.purse import reservation_name
+from engine.run import Run
 
-__all__ = ["end_reservations", "halt", "skip_the_rest", "stop_if_due"]
+__all__ = ["calls_nothing", "end_reservations", "halt", "skip_the_rest", "stop_if_due"]
 
 
 def stop_if_due(desk: Desk) -> None:
@@ -131,3 +132,16 @@ def _is_under_way(desk: Desk, index: int, decided: set[int], *, keep_decided: bo
     state = desk.run.actions[index]
     tool = desk.tool_of(state)
     return desk.has_outcome((index, False)) or desk.find_doubt(state, tool, undo=False)
+
+
+def calls_nothing(run: Run, now: int) -> bool:
+    """Whether driving the run on only ends it where it is, which takes no tool and no rule.
+
+    Not if a call may be under way: only its tool tells whether it is in doubt.
+    """
+    cancel, deadline_at = run.cancel, run.received.deadline_at
+    if run.aborting or (cancel is not None and cancel.compensate):
+        return False
+    late = deadline_at is not None and deadline_at <= now
+    stops = cancel is not None or late or run.stopping is not None
+    return stops and not any(state.do.open for state in run.actions)

@@ -6,7 +6,6 @@ Step 2 of the pipeline; `engine.begin` has the others.
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from carstore.blobs import filled
 from carstore.log import StateRead
 from carstore.names import Json
 from engine.declare import Tool
@@ -34,7 +33,8 @@ def reasons_against(
         tool: what `action.tool` names, None if the runtime does not know it.
         read: the state of a key; each key it is asked for becomes a ground of the decision.
         public: `parameters` with references in the place of what is sensitive, if anything is.
-        values: beside the log, by hash, as far as preconditions may need them.
+        values: beside the log, by hash, as far as preconditions and assumptions may need
+            them.
         run_id: what this run has written itself is no surprise to its proposer; what it has not
             recorded yet has no position.
     """
@@ -57,8 +57,7 @@ def reasons_against(
         found = read(assumption.key)
         ours = found.run_id == run_id or (found.exists and found.position == 0)
         if not ours:
-            found = found._replace(value=filled(found.value, values))
-            reason = stale(assumption, found)
+            reason = stale(assumption, found, values)
             if reason is not None:
                 reasons.append(reason)
     return reasons

@@ -85,15 +85,18 @@ class CapabilitySet:
         allowed = self.max_actions
         return f"capability denied: proposal has {count} actions, max allowed is {allowed}"
 
-    def violations(self, action: Action, parameters: dict[str, Json]) -> list[Violation]:
+    def violations(
+        self, action: Action, parameters: dict[str, Json], undo: Action | None = None
+    ) -> list[Violation]:
         """Everything that an action names and may not use.
 
         Args:
             parameters: with output references resolved.
+            undo: the action that it names to be undone by, if it names one.
         """
         found = [
             f"tool '{name}' not allowed"
-            for name in dict.fromkeys(tools_of(action))
+            for name in dict.fromkeys(tools_of(action, undo))
             if not self.tool_allowed(name)
         ]
         if self.allowed_state_keys is not None:
@@ -158,7 +161,7 @@ def as_policy(capabilities: CapabilitySet) -> Policy:
     """
 
     def decide(judged: Judged) -> list[Violation]:
-        return capabilities.violations(judged.action, judged.parameters)
+        return capabilities.violations(judged.action, judged.parameters, judged.undo)
 
     rule: Json = {NAME: capabilities.to_json()}
     return Policy(name=NAME, digest=canonical.digest(rule), rule=rule, decide=decide)
@@ -170,6 +173,7 @@ def _keys_named(action: Action, parameters: dict[str, Json]) -> Iterator[str | N
         key = parameters.get("key")
         yield key if isinstance(key, str) else None
     yield from (condition.key for condition in action.preconditions)
+    yield from (assumption.key for assumption in action.assumptions)
     yield from action.state_dependencies
     yield from action.expected_effects
 

@@ -1,7 +1,8 @@
 """Amounts of money: exact decimals outside, whole micro-units inside, never a float in a sum."""
 
 from collections.abc import Mapping
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+import re
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import ClassVar, TypeAlias
 
 from attrs import define
@@ -29,6 +30,7 @@ MAX_MICROS = 10**15
 MAX_UNITS = 64
 """Units of one budget. Each event of the ledger names them all."""
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,64}\.?[0-9]{0,64}|\.[0-9]{1,64})(?:[eE][+-]?[0-9]{1,3})?")
 _MICROS_PER_UNIT = 10**6
 _MAX_DIGITS = 64
 _MAX_UNITS = Decimal(MAX_MICROS // _MICROS_PER_UNIT)
@@ -67,12 +69,11 @@ def micros_of(amount: Amount) -> int | None:
         is_amount = type(amount) is int and 0 <= amount <= _MAX_UNITS
         return amount * _MICROS_PER_UNIT if is_amount else None
     text = repr(amount) if isinstance(amount, float) else amount
+    if isinstance(text, str) and not _NUMBER.fullmatch(text):
+        return None  # Decimal takes underscores, spaces and the digits of any script
     if not isinstance(text, str | Decimal) or len(str(text)) > 2 * _MAX_DIGITS:
         return None
-    try:
-        units = Decimal(text)
-    except InvalidOperation:
-        return None
+    units = Decimal(text)
     if not units.is_finite() or not 0 <= units <= _MAX_UNITS:
         return None
     if len(units.as_tuple().digits) > _MAX_DIGITS:
