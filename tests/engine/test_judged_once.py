@@ -52,9 +52,7 @@ def deny_tool(name: str) -> Any:
 async def test_a_retry_of_what_never_passed_is_judged(db: Path, hands: Hands) -> None:
     """Somebody writes the key between all decisions, so that the first attempt fails unjudged."""
     condition = Precondition(key="ok", operator=Operator.EXISTS)
-    action = call(
-        "deploy", preconditions=[condition], failure_behavior="retry", max_retries=3
-    )
+    action = call("deploy", preconditions=[condition], failure_behavior="retry", max_retries=3)
     async with opened(db) as store, opened(db) as other:
         await set_state(other, {"ok": 1})
         append, left = store.log.append, [4]
@@ -151,7 +149,7 @@ async def test_what_comes_in_the_place_of_a_run_is_bound_by_its_rules(
     async with opened(db) as store:
         first = runtime(store, tools, policies=[deny_tool("deploy")], replan=instead)
         await first.execute(plan(waits, call("bad", dependencies=("w",))), run_id="r")
-            await signal(store, "r", "go", None)
+        await signal(store, "r", "go", None)
         done = await runtime(store, tools, replan=instead).resume("r")
         assert (done.run_id, done.results[0].status) == ("r-r1", "rejected")
         assert "deploy" not in hands.names
