@@ -56,9 +56,13 @@ class Authority:
         more = [policy for policy in other.policies if policy.name not in names]
         return Authority((*self.policies, *more))
 
-    def keys(self, action: Action) -> set[str]:
-        """The state keys that the rules look at to judge `action`."""
-        return {key for policy in self.policies for key in policy.reads_for(action)}
+    def keys(self, action: Action, undo: Action | None = None) -> set[str]:
+        """The state keys that the rules look at to judge `action`.
+
+        Args:
+            undo: the action that its compensation names, if that is an `action_ref`.
+        """
+        return {key for policy in self.policies for key in policy.reads_for(action, undo)}
 
     def may_use(self) -> Callable[[str], bool] | None:
         """Which state keys a tool may use through its context; None: all."""
@@ -75,6 +79,7 @@ class Authority:
         *,
         run_id: str,
         source: str,
+        undo: Action | None = None,
     ) -> Verdict:
         """What all rules say.
 
@@ -82,6 +87,7 @@ class Authority:
             actions: how many the proposal has.
             parameters: resolved, with real values.
             recent_calls: how many calls of a tool began within so many microseconds.
+            undo: the action that its compensation names, if that is an `action_ref`.
         """
         if not self.policies:
             return FREE
@@ -97,6 +103,7 @@ class Authority:
             recent_calls=recent_calls,
             run_id=run_id,
             source=source,
+            undo=undo,
         )
         violations, asks = judge_all(self.policies, judged)
         return Verdict(tuple(violations), tuple(asks))

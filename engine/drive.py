@@ -32,7 +32,7 @@ from engine.journal import Lapsed
 from engine.purse import Purse
 from engine.rules.budget import Budget
 from engine.run import Run
-from engine.stop import halt, stop_if_due
+from engine.stop import halt, stop_if_due, waits_for_calls
 from engine.waits import end_waits, next_due
 
 __all__ = ["Driver"]
@@ -110,7 +110,7 @@ class Driver:
     def _due(self) -> int | None:
         """When the run has to be looked at at the latest, microseconds UTC; None: whenever."""
         desk = self._desk
-        deadline = None if desk.run.stopping else desk.run.received.deadline_at
+        deadline = desk.run.received.deadline_at if waits_for_calls(desk.run) else None
         waited_for = next_due(desk) if desk.waiting else None
         return min((one for one in (waited_for, deadline) if one is not None), default=None)
 

@@ -52,6 +52,7 @@ MAX_EXPIRY_SECS = 10 * 365 * 24 * 3600
 
 TAKEN = "is the name under which permissions are registered. Choose another one"
 
+
 @define(slots=False, eq=False)
 class PolicyChanged(CarstoreError):
     """A run is bound to policies that are not the ones given now. Nothing happened."""

@@ -21,9 +21,10 @@ from engine.policies import MAX_EXPIRY_SECS, only_once
 from engine.problems import Step, path_text, shown, suggestion
 from engine.rules import capabilities
 from engine.rules.capabilities import CapabilitySet
-from engine.rules.file_rules import MAKERS, Body, Search, denied_by_pattern
+from engine.rules.file_rules import MAKERS, Body, denied_by_pattern
 from engine.rules.identifiers import problem_with_id, problem_with_state_key
 from engine.rules.policies import MAX_APPROVERS, InvalidPolicy, Policy
+from engine.rules.texts import search_of
 
 __all__ = ["load_permissions", "load_policies", "policies_of"]
 
@@ -32,6 +33,10 @@ MAX_FILE_BYTES = 1024 * 1024
 
 MAX_TEXT_CHARS = 1000
 """Characters of a keyword, a pattern, a path or a reason."""
+
+MAX_SEARCHES = 200
+"""Rules of a file that look for a text or a pattern. Each looks through all that an action is given,
+up to 16 MiB, and the program does nothing else meanwhile."""
 
 MAX_CALLS = 10**9
 """Calls that a rate limit can allow, as for the rate limit of a tool."""
@@ -133,6 +138,7 @@ def _toml(source: str, data: bytes) -> dict[str, Any]:
 
 
 def _rules(document: dict[str, Any], source: str) -> Iterator[Policy]:
+    searches = 0
     for kind in _KINDS:
         if kind not in document:
             continue
@@ -141,7 +147,16 @@ def _rules(document: dict[str, Any], source: str) -> Iterator[Policy]:
             what = "a list of texts" if kind in _TEXTS else f"tables; write [[{kind}]]"
             raise InvalidPolicy(source, kind, f"{_described(given)}; expected {what}")
         for index, body in enumerate(given):
+            searches += _searches(kind, body)
+            if searches > MAX_SEARCHES:
+                reason = f"is the rule {searches:,} of those that look for a text; at most "
+                reason += f"{MAX_SEARCHES} are allowed. One pattern can stand for many words: a|b"
+                raise InvalidPolicy(source, path_text((kind, index)), reason)
             yield _policy(kind, body, source, (kind, index))
+
+
+def _searches(kind: str, body: Json) -> bool:
+    return kind in ("deny_keyword", MATCHING) or (isinstance(body, dict) and "contains" in body)
 
 
 # --- one rule ---
@@ -166,7 +181,7 @@ def _policy(kind: str, body: Json, source: str, place: tuple[Step, ...]) -> Poli
     if kind != MATCHING:
         return MAKERS[kind](body)
     try:
-        return denied_by_pattern(body, _search(body["matches"]))
+        return denied_by_pattern(body, search_of(body["matches"]))
     except ImportError:
         raise InvalidPolicy(source, path_text(place), NEEDS_RE2) from None
 
@@ -187,25 +202,6 @@ def _checked(fields: Mapping[str, Field], body: Json, source: str, place: tuple[
             raise InvalidPolicy(source, path_text(place), f"the key {name!r} is missing")
     # 60 and 60.0 are one rule.
     return {k: float(v) if k.endswith("_secs") else v for k, v in body.items()}
-
-
-def _search(pattern: str) -> Search | None:
-    """What looks for a pattern, in time linear in the text; None if it is a bad pattern.
-
-    Python's own `re` is never asked: some patterns take it for ever, and the text is a model's.
-
-    Raises:
-        ImportError: google-re2 is not installed.
-    """
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        found = re2.compile(pattern, options).search
-    except re2.error:
-        return None
-    return lambda text: found(text) is not None
 
 
 # --- values ---

@@ -45,7 +45,9 @@ async def register(
         InvalidPolicy: two that differ have one name.
     """
     wanted = only_once(policies)
-    left = {name: digest for name, digest in gone.items() if name not in {one.name for one in wanted}}
+    left = {
+        name: digest for name, digest in gone.items() if name not in {one.name for one in wanted}
+    }
     while wanted or left:
         version, in_force = await _in_force(store)
         events: list[e.Event] = [

@@ -23,6 +23,9 @@ __all__ = ["cost_of", "result_of", "rfc3339"]
 _EPOCH = datetime(1970, 1, 1)
 """In UTC, but not said to be: its text would end otherwise."""
 
+_FIRST, _LAST = ((end - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max))
+"""What a date can tell."""
+
 
 def result_of(run: Run) -> RunResult:
     """The result of a run, finished or not; actions that are not settled yet are left out."""
@@ -79,8 +82,9 @@ def cost_of(run: Run) -> CostSummary:
 
 @lru_cache(maxsize=256)  # what is settled in one append has one instant
 def rfc3339(at: Micros | int) -> str:
-    """An instant for people and programs: RFC 3339, UTC, with microseconds."""
-    return (_EPOCH + timedelta(microseconds=at)).isoformat(timespec="microseconds") + "Z"
+    """An instant for people and programs: RFC 3339, UTC, with microseconds. One beyond the years 1
+    to 9999 is shown as the nearest of them: whatever is recorded can be shown."""
+    return (_EPOCH + timedelta(microseconds=min(max(at, _FIRST), _LAST))).isoformat(timespec="microseconds") + "Z"
 
 
 def _recorded_cost(done: e.ProposalCompleted) -> CostSummary:

@@ -52,8 +52,8 @@ class Run:
     stopping: e.RunStopping | None = None
     declined: bool = False
     """Whether somebody was asked for a proposal in its place, and had none."""
-    signals: dict[str, deque[tuple[int, Json]]] = field(factory=dict)
-    """Name -> number and value of each signal that nobody has taken, oldest first."""
+    signals: dict[str, deque[tuple[int, Micros, Json]]] = field(factory=dict)
+    """Name -> number, moment and value of each signal that nobody has taken, oldest first."""
     paused: e.RunPaused | None = None
     completed: e.ProposalCompleted | None = None
     index: dict[str, int] = field(factory=dict)

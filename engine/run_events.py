@@ -182,7 +182,8 @@ def _waits(run: "Run", event: e.WaitStarted, at: Micros | None) -> None:
 
 def _signal(run: "Run", event: e.SignalSent, at: Micros | None) -> None:
     queue = run.signals.setdefault(event.signal, deque())
-    queue.append((run.inbox_version, event.value))
+    assert at is not None  # it is heard from the log
+    queue.append((run.inbox_version, at, event.value))
 
 
 def _signal_taken(run: "Run", event: e.SignalTaken, at: Micros | None) -> None:

@@ -1,7 +1,8 @@
 """Stopping a run before its plan has ended: nothing new begins, and what is left is skipped.
 
 A budget that is used up lets the calls in flight end. Who cancels, and a deadline, do not wait for
-them; what such a call did is unknown, and that is what is recorded.
+them; what such a call did is unknown, and that is what is recorded. So both still count after a
+budget, and while the run rolls back: there they do not wait for calls that hold up the way back.
 """
 
 from carstore import events as e
@@ -11,32 +12,63 @@ from engine.ir import NotUndone, RunStatus
 from engine.purse import reservation_name
 from engine.run import Run
 
-__all__ = ["calls_nothing", "end_reservations", "halt", "skip_the_rest", "stop_if_due"]
+__all__ = [
+    "calls_nothing",
+    "due_stop",
+    "end_reservations",
+    "halt",
+    "skip_the_rest",
+    "stop_if_due",
+    "waits_for_calls",
+]
+
+
+def waits_for_calls(run: Run) -> bool:
+    """Whether nobody, and no deadline, has told the run to go on without the calls in flight."""
+    return run.stopping is None or run.stopping.cause == "budget"
+
+
+def due_stop(run: Run, now: int) -> e.RunStopping | None:
+    """What is to be recorded of what somebody asked, or of the deadline, that is not yet.
+
+    What rolls back goes on rolling back. A request to undo counts also after a plain stop.
+
+    Args:
+        now: microseconds UTC.
+    """
+    cancel, deadline_at = run.cancel, run.received.deadline_at
+    waits = waits_for_calls(run)
+    undo_too = cancel is not None and cancel.compensate and not run.aborting
+    if cancel is not None and (waits or undo_too):
+        return e.RunStopping(
+            cause="cancelled",
+            reason=cancel.reason,
+            compensate=cancel.compensate or run.aborting,
+            by=cancel.by,
+        )
+    if waits and deadline_at is not None and deadline_at <= now:
+        reason = "its time is over"
+        return e.RunStopping(cause="deadline", reason=reason, compensate=run.aborting)
+    return None
 
 
 def stop_if_due(desk: Desk) -> None:
     """Act on what somebody asked, and on the deadline, once."""
-    run = desk.run
-    cancel = run.cancel
-    if run.aborting or (run.stopping is not None and (cancel is None or not cancel.compensate)):
-        return
-    deadline_at = run.received.deadline_at
-    if cancel is not None:
-        desk.stop("cancelled", cancel.reason, compensate=cancel.compensate, by=cancel.by)
-    elif deadline_at is not None and deadline_at <= desk.journal.clock.now():
-        desk.stop("deadline", "its time is over")
+    stopping = due_stop(desk.run, desk.journal.clock.now())
+    if stopping is not None:
+        desk.record([stopping])
 
 
 async def halt(desk: Desk) -> None:
     """End a run that stops where it is."""
     stopping = desk.run.stopping
     assert stopping is not None
-    if stopping.cause != "budget":
+    keep_decided = waits_for_calls(desk.run)
+    if not keep_decided:
         desk.interrupt_calls()
-    keep_decided = stopping.cause == "budget"
     await end_reservations(desk, keep_decided=keep_decided)
     skip_the_rest(desk, STOPPED[stopping.cause], keep_decided=keep_decided)
-    if stopping.cause != "budget":
+    if not keep_decided:
         _give_up_doubts(desk)  # those too that were found just now: the process died in the call
     desk.hand_out()
     unsettled = any(desk.run.actions[index].status is None for index in desk.run.graph.forward)

@@ -2,27 +2,27 @@
 
 The clock is the store's, so nothing is woken early, and what is due stays due while no process
 runs. A signal stands in the inbox of the run until one action takes it: the oldest first, and by
-its number there, so that each is taken once.
+its number there, so that each is taken once. Whether it came in time, its own moment decides,
+and not the one at which a driver hears of it.
 """
 
 import math
-from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from carstore import events as e
-from carstore.names import Json, Micros
+from carstore.names import Json, Micros, inbox_stream
 from engine import commit
 from engine.action_state import ActionState
 from engine.begin import Ready
+from engine.built_in import instant_of
 from engine.desk import Desk
 from engine.results import rfc3339
 from engine.run import Run
+from engine.stop import due_stop
 
-__all__ = ["begin_wait", "due", "end_waits", "next_due"]
+__all__ = ["begin_wait", "can_go_on", "due", "end_waits", "next_due"]
 
 MICROS = 1_000_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def begin_wait(desk: Desk, index: int, state: ActionState, begun: Ready) -> None:
@@ -45,22 +45,12 @@ def _due_at(params: dict[str, Json], now: int) -> int | None:
     """When the wait is over, microseconds UTC, rounded up; None: it has no end by itself.
 
     Raises:
-        ValueError: `until` is no instant.
+        ValueError: `until` is no instant that can be waited for.
     """
     if "until" in params:
-        return _instant(params["until"])
+        return instant_of(params["until"])
     seconds = params.get("seconds", params.get("timeout_secs"))
     return None if seconds is None else now + math.ceil(Fraction(seconds) * MICROS)
-
-
-def _instant(text: str) -> int:
-    try:
-        since = datetime.fromisoformat(text) - _EPOCH
-    except (ValueError, TypeError, OverflowError):  # no instant, no offset, or out of range
-        raise ValueError(
-            f"until: {text!r:.60} is no instant; write it as 2030-01-31T12:00:00Z, with its offset"
-        ) from None
-    return since // timedelta(microseconds=1)
 
 
 def due(run: Run, state: ActionState, now: int) -> bool:
@@ -68,8 +58,19 @@ def due(run: Run, state: ActionState, now: int) -> bool:
     wait = state.wait
     if wait is None:
         return False
-    signalled = wait.signal is not None and bool(run.signals.get(wait.signal))
-    return signalled or (wait.due_at is not None and wait.due_at <= now)
+    if _signal_in_time(run, wait) is not None:
+        return True
+    return wait.due_at is not None and wait.due_at <= now
+
+
+def _signal_in_time(run: Run, wait: e.WaitStarted) -> tuple[int, Json] | None:
+    """Number and value of the signal that ends a wait; None: the oldest that is there, if any, came
+    when the time was over, and stays for another wait."""
+    queue = run.signals.get(wait.signal) if wait.signal is not None else None
+    if not queue:
+        return None
+    number, sent_at, value = queue[0]
+    return (number, value) if wait.due_at is None or sent_at < wait.due_at else None
 
 
 def next_due(desk: Desk) -> int | None:
@@ -97,15 +98,18 @@ def end_waits(desk: Desk) -> bool:
 
 
 def _end(desk: Desk, state: ActionState, wait: e.WaitStarted) -> None:
-    queue = desk.run.signals.get(wait.signal) if wait.signal is not None else None
-    if queue:
-        number, value = queue[0]
+    found = _signal_in_time(desk.run, wait)
+    if found is not None:
+        number, value = found
         taken = e.SignalTaken(action_id=state.action.id, signal=wait.signal or "", number=number)
         desk.record([taken])
         _succeed(desk, state, wait, value)
     elif wait.signal is None:
         _succeed(desk, state, wait, {"until": rfc3339(Micros(wait.due_at or 0))})
     else:
+        # One that was sent in time, and not heard yet, ends the wait: then all is decided again.
+        inbox = inbox_stream(desk.run.run_id)
+        desk.journal.expected[inbox] = desk.run.inbox_version
         error = f"no signal {wait.signal!r} came in time"
         desk.record(commit.failed(state.action, wait.attempt, error, desk.equipment.backoff))
 
@@ -126,8 +130,7 @@ def can_go_on(run: Run, now: int) -> bool:
     paused = run.paused
     if paused is None or paused.reason != "waiting":
         return True
-    deadline_at = run.received.deadline_at
-    if run.cancel is not None or (deadline_at is not None and deadline_at <= now):
+    if due_stop(run, now) is not None:
         return True
     return any(_is_answered(run, run.of(item["action_id"]), now) for item in paused.waiting_for)
 

@@ -4,6 +4,9 @@ Each function makes a policy of one rule whose fields have been read and are kno
 (`engine.policy_file`). A rule about a tool judges every call that an action stands for: its own,
 and the one that it says undoes it, since otherwise an aborted plan could call what is denied.
 
+Whoever consents to an action consents to its being undone, and is not asked again for that. So where
+it cannot be told beforehand what the call that undoes it is given, `require_approval` asks.
+
 Where a rule forbids what a parameter holds, it looks into it at any depth, at names as well as
 values. Where two readings of a path are possible, a rule that forbids goes by either and one that
 allows by both. Reasons name the rule's tool, parameter and key, and never what stands there.
@@ -16,16 +19,14 @@ from typing import TypeAlias
 from carstore import canonical
 from carstore.names import Json
 from engine.ir import ActionType
-from engine.rules.policies import Ask, Judged, Policy, Violation, calls_of
-from engine.rules.values import is_number, same
+from engine.rules.policies import Ask, Judged, Policy, Violation, calls_of, undo_of
+from engine.rules.texts import Search, holds, is_open, texts_in
+from engine.rules.values import same
 
-__all__ = ["MAKERS", "Body", "Search", "denied_by_pattern", "texts_in", "values_at"]
+__all__ = ["MAKERS", "Body", "denied_by_pattern", "values_at"]
 
 Body: TypeAlias = dict[str, Json]
 """The fields of a rule, by their names in the file."""
-
-Search: TypeAlias = Callable[[str], bool]
-"""Whether a pattern is found anywhere in a text."""
 
 _Answer: TypeAlias = Iterator[Violation | Ask]
 
@@ -52,31 +53,11 @@ def _items_at(value: Json, step: str) -> Iterator[Json]:
         yield from value[int(step) : int(step) + 1]
 
 
-def texts_in(value: Json) -> Iterator[str]:
-    """Every text in a value at any depth, names included, and each number as JSON writes it."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            yield one
-        elif isinstance(one, dict):
-            yield from one
-            left.extend(one.values())
-        elif isinstance(one, list):
-            left.extend(one)
-        elif is_number(one):
-            yield canonical.scalar(one, "$")
-
-
-def _holds(value: Json, text: str) -> bool:
-    return any(text in one for one in texts_in(value))
-
-
-def _is_meant(value: Json, body: Body) -> bool:
+def _is_meant(judged: Judged, value: Json, body: Body) -> bool:
     """Whether `equals` and `contains`, as far as they are given, both hold."""
     if "equals" in body and not same(value, body["equals"]):
         return False
-    return "contains" not in body or _holds(value, body["contains"])
+    return "contains" not in body or holds(judged.texts, value, body["contains"])
 
 
 def _policy(
@@ -133,10 +114,10 @@ def deny_keyword(keyword: str) -> Policy:
     name = f"deny_keyword#{_mark(keyword)}"
 
     def decide(judged: Judged) -> _Answer:
-        if _holds(judged.parameters, keyword):
+        if holds(judged.texts, judged.parameters, keyword):
             yield Violation("", "its parameters hold a denied keyword")
         elif judged.action.compensation is not None and any(
-            _holds(parameters, keyword) for _, parameters in calls_of(judged)
+            holds(judged.texts, parameters, keyword) for _, parameters in calls_of(judged)
         ):
             yield Violation("", "the parameters of its compensation hold a denied keyword")
 
@@ -150,7 +131,7 @@ def deny_tool_param(body: Body) -> Policy:
 
     def decide(judged: Judged) -> _Answer:
         for _, parameters in calls_of(judged, tool):
-            if any(_is_meant(value, body) for value in values_at(parameters, param)):
+            if any(_is_meant(judged, value, body) for value in values_at(parameters, param)):
                 yield Violation("", f"tool '{tool}': parameter '{param}' {what}")
                 return
 
@@ -235,15 +216,18 @@ def require_approval(body: Body) -> Policy:
     seconds = body.get("expires_secs")
     expires_us = None if seconds is None else max(1, round(seconds * 1e6))
 
+    narrowed = param is not None or "contains" in body
+
+    def meant(judged: Judged, parameters: Json) -> bool:
+        if param is None:
+            return _is_meant(judged, parameters, body)
+        return any(_is_meant(judged, value, body) for value in values_at(parameters, param))
+
     def decide(judged: Judged) -> _Answer:
-        for _, parameters in calls_of(judged, tool):
-            if param is None:
-                meant = "contains" not in body or _holds(parameters, body["contains"])
-            else:
-                meant = any(_is_meant(value, body) for value in values_at(parameters, param))
-            if meant:
-                yield Ask("", reason, expires_us, body.get("approvers", 1))
-                return
+        undoing = undo_of(judged, tool)
+        asks = any(meant(judged, parameters) for _, parameters in calls_of(judged, tool))
+        if asks or (narrowed and undoing is not None and is_open(undoing)):
+            yield Ask("", reason, expires_us, body.get("approvers", 1))
 
     name = _name("require_approval", body, "contains")
     return _policy(name, "require_approval", body, decide)

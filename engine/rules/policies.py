@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 from carstore.errors import CarstoreError
 from carstore.log import StateRead
 from carstore.names import Json
-from engine.ir import Action, ActionType, ToolCompensation
+from engine.ir import Action, ActionRef, ActionType, ToolCompensation
 from engine.rules.copies import own_copy
 from engine.tool_schema import ToolSchema
 
@@ -31,6 +31,7 @@ __all__ = [
     "calls_of",
     "judge_all",
     "tools_of",
+    "undo_of",
 ]
 
 MAX_JUDGEMENTS = 100
@@ -80,6 +81,11 @@ class Judged:
     run_id: str
     source: str
     """Who proposed the action."""
+    undo: Action | None = None
+    """The action of the plan that undoes this one, if its compensation is an `action_ref`."""
+    texts: dict[int, str] = field(factory=dict, init=False, repr=False, eq=False)
+    """For rules that look for a text: what was put together once for all of them, by the identity
+    of the value."""
 
 
 @frozen
@@ -135,17 +141,21 @@ class Policy:
     decide: Callable[[Judged], object] = field(repr=False, eq=False)
     """What it answers, which `judge` makes judgements of."""
 
-    def concerns(self, action: Action) -> bool:
-        """Whether it has to be asked about an action at all."""
-        return self.tool is None or self.tool in tools_of(action)
+    def concerns(self, action: Action, undo: Action | None = None) -> bool:
+        """Whether it has to be asked about an action at all.
 
-    def reads_for(self, action: Action) -> tuple[str, ...]:
-        """The state keys that it may look at to judge this action."""
-        return self.reads if self.reads and self.concerns(action) else ()
+        Args:
+            undo: the action that it names to be undone by, if it names one.
+        """
+        return self.tool is None or self.tool in tools_of(action, undo)
+
+    def reads_for(self, action: Action, undo: Action | None = None) -> tuple[str, ...]:
+        """The state keys that it may look at to judge this action; arguments as for `concerns`."""
+        return self.reads if self.reads and self.concerns(action, undo) else ()
 
     def judge(self, judged: Judged) -> list[Judgement]:
         """What it says of an action; [] if it has nothing against it. Raises nothing."""
-        if not self.concerns(judged.action):
+        if not self.concerns(judged.action, judged.undo):
             return []
         try:
             given = judged if self.rule is not None else self._guarded(judged)
@@ -208,11 +218,22 @@ def judge_all(policies: Sequence[Policy], judged: Judged) -> tuple[list[Violatio
     return violations, asked
 
 
-def tools_of(action: Action) -> tuple[str, ...]:
-    """The tools that an action names: the one it calls, and the one it says undoes it."""
+def tools_of(action: Action, undo: Action | None = None) -> tuple[str, ...]:
+    """The tools that an action names: the one it calls, and the one it says undoes it.
+
+    Args:
+        undo: the action that it names to be undone by, if it names one.
+    """
     called = (action.tool,) if action.tool and action.type is ActionType.TOOL_CALL else ()
-    undo = action.compensation
-    return (*called, undo.tool) if isinstance(undo, ToolCompensation) else called
+    undoing = _undoing(action, undo)
+    return called if undoing is None else (*called, undoing[0])
+
+
+def undo_of(judged: Judged, tool: str) -> dict[str, Json] | None:
+    """What a tool would be given to undo an action, if the plan says that it is called for that;
+    None if not. References in it are not replaced yet."""
+    undoing = _undoing(judged.action, judged.undo)
+    return None if undoing is None or undoing[0] != tool else undoing[1]
 
 
 def calls_of(judged: Judged, tool: str | None = None) -> Iterator[tuple[str, dict[str, Json]]]:
@@ -225,6 +246,16 @@ def calls_of(judged: Judged, tool: str | None = None) -> Iterator[tuple[str, dic
     action = judged.action
     if action.tool and action.type is ActionType.TOOL_CALL and tool in (None, action.tool):
         yield action.tool, judged.parameters
-    undo = action.compensation
-    if isinstance(undo, ToolCompensation) and tool in (None, undo.tool):
-        yield undo.tool, undo.parameters
+    undoing = _undoing(action, judged.undo)
+    if undoing is not None and tool in (None, undoing[0]):
+        yield undoing
+
+
+def _undoing(action: Action, undo: Action | None) -> tuple[str, dict[str, Json]] | None:
+    """The call that the plan names to undo an action."""
+    named = action.compensation
+    if isinstance(named, ToolCompensation):
+        return named.tool, named.parameters
+    if isinstance(named, ActionRef) and undo is not None and undo.tool:
+        return undo.tool, undo.parameters
+    return None

@@ -16,7 +16,8 @@ from engine.ir import Action, ActionType, ToolCompensation
 from engine.policies import Ask, InvalidPolicy, Policy, Violation, judge_all
 from engine.policy_file import load_permissions, load_policies, policies_of
 from engine.rules.capabilities import CapabilitySet
-from engine.rules.file_rules import texts_in, values_at
+from engine.rules.file_rules import values_at
+from engine.rules.texts import texts_in
 from tests.engine.test_policies import judged
 
 PATTERN = '[[deny_tool_param_matching]]\ntool = "http"\nparam = "body"\nmatches = {}\n'

@@ -19,7 +19,7 @@ from attrs import define, evolve, field
 from engine.prove.broken import in_force
 from engine.prove.disk.images import SECTOR
 from engine.prove.disk.lives import DiskPlace
-from engine.prove.disk.nursery import Life, Nursery, on_disk, only_those
+from engine.prove.disk.nursery import LIFE_SECONDS, Life, Nursery, on_disk, only_those
 from engine.prove.disk.shim import Disk
 from engine.prove.family import ProofFailed
 from engine.prove.kills import promises
@@ -37,6 +37,9 @@ MOST_N = 400
 
 PAGE = 4096
 """Bytes of the largest writes."""
+
+BROKEN_LIFE_SECONDS = 10.0
+"""How long a life may take with a promise broken on purpose, which can make it wait for ever."""
 
 Plan = Sequence[Disk]
 """What the disk does to one life after the other; `watched` is filled in."""
@@ -114,10 +117,16 @@ class _OneFile:
         copy, deaths = _Copy(self.place.folder), self.deaths
         ledger, lives, over = Ledger(copy), 0, False
         while not over and not ledger.broken:
-            over = self._live(is_first=lives == 0)
+            failed = None
+            try:
+                over = self._live(is_first=lives == 0)
+            except ProofFailed as error:
+                failed = error
             lives += 1
             copy.take(self.place)
             ledger.check()
+            if failed is not None and not ledger.broken:
+                raise failed  # else what was found may be why
             told()
         if not ledger.broken:
             asyncio.run(ledger.check_end(RUNS))
@@ -135,7 +144,9 @@ class _OneFile:
         disk = self.plan.popleft() if self.plan else None
         faulty = None if disk is None else evolve(disk, watched=self.place.database.parent)
         arguments = {"folder": str(self.place.folder), "runs": RUNS}
-        (ended,) = self.nursery.live(Life(name="runs", arguments=arguments, disk=faulty))
+        seconds = LIFE_SECONDS if in_force() is None else BROKEN_LIFE_SECONDS
+        life = Life(name="runs", arguments=arguments, disk=faulty)
+        (ended,) = self.nursery.live(life, seconds=seconds)
         if ended.code is None or (is_first and disk is not None and not ended.killed):
             raise ProofFailed(f"a process that was to be killed at an operation was not: {disk}")
         self.deaths.killed += ended.killed

@@ -22,7 +22,7 @@ from engine.prove.disk.shim import Disk, compiled, why_not
 from engine.prove.family import ProofFailed
 from engine.prove.proof import Outcome, skipped
 
-__all__ = ["Ended", "Life", "Nursery", "on_disk", "only_those"]
+__all__ = ["LIFE_SECONDS", "Ended", "Life", "Nursery", "on_disk", "only_those"]
 
 LIFE_SECONDS = 60.0
 """How long a life may take; none takes more than a few seconds unless it hangs."""
