@@ -17,7 +17,7 @@ from benchmarks.harness import Goal, Options, Row, benchmark, folder
 from benchmarks.plans import count
 from carstore import Store, connect
 from carstore import events as e
-from engine import Action, Proposal, Runtime, dispatch
+from engine import Action, Proposal, Runtime, bounds, dispatch
 from engine.action_state import ActionState
 from engine.begin import Ready, parameters_digest, resolved
 from engine.buffered import Buffered
@@ -28,6 +28,7 @@ from engine.journal import Journal, StateOverlay
 from engine.propose import Terms, new_run_id, received
 from engine.run import Run
 from engine.stop import stop_if_due
+from engine.taking import take
 from engine.validate import reasons_against
 
 MOST_MICROSECONDS = 10
@@ -116,8 +117,8 @@ class _Round:
         self.begun.append(Ready(parameters=parameters, given=parameters, tool=count))
 
     def authority(self, index: int, state: ActionState) -> None:
-        _done(self.desk.count_calls())
-        self.desk.judge(state.action, count, self.begun[index].given)
+        _done(bounds.count_calls(self.desk))
+        bounds.judge(self.desk, state.action, count, self.begun[index].given)
 
     def validation(self, index: int, state: ActionState) -> None:
         read = self.desk.journal.state.read
@@ -130,7 +131,7 @@ class _Round:
         _done(dispatch._rate_limited(self.desk, index, count))
 
     def budget(self, index: int, state: ActionState) -> None:
-        self.desk.over_budget(index, state)
+        bounds.over_budget(self.desk, index, state)
         _done(dispatch._reserve(self.desk, index, state, count, 1))
 
     def intent(self, index: int, state: ActionState) -> None:
@@ -165,7 +166,7 @@ class _Round:
             duration_us=1,
             buffered=NOTHING,
         )
-        _done(self.desk.take(outcome))
+        _done(take(self.desk, outcome))
 
     def inbox(self, _: int, __: ActionState) -> None:
         _done(self.driver._read_inbox())

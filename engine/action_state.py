@@ -4,6 +4,7 @@ from attrs import define, field
 
 from carstore import events as e
 from carstore.names import Json, Micros
+from carstore.people import person
 from engine.ir import Action, ActionStatus
 
 __all__ = ["ActionState", "Approval", "Attempts", "Doubt"]
@@ -48,7 +49,7 @@ class Approval:
         for answer in self.answers:
             if not answer.approved:
                 return answer
-            consents.add(answer.by)
+            consents.add(person(answer.by))
             if len(consents) >= self.request.approvers:
                 return None
         return None
@@ -56,7 +57,7 @@ class Approval:
     @property
     def granted(self) -> bool:
         """Whether enough different people have consented, and nobody had refused before."""
-        consents = {answer.by for answer in self.answers if answer.approved}
+        consents = {person(answer.by) for answer in self.answers if answer.approved}
         return self.refusal is None and len(consents) >= self.request.approvers
 
     def expired(self, now: int) -> bool:

@@ -8,6 +8,7 @@ from carstore import Store, canonical
 from carstore import events as e
 from carstore.errors import CarstoreError, NotFound
 from carstore.names import Micros, RunId
+from carstore.people import person
 from engine.inbox import ask, check_who_and_why
 from projections import ACTIONS, APPROVALS, RUNS, row
 from projections.approvals import Approval
@@ -53,7 +54,8 @@ async def approve(
     resumes.
 
     Args:
-        by: who consents. Where several have to, each must be somebody else.
+        by: who consents. Where several have to, each must be somebody else; capital letters and
+            other forms of one letter make no other person.
         reason: why, for those who look later.
         binding: of the request that was looked at. If the open one has another, the call has
             become another one since, and nothing is recorded.
@@ -161,6 +163,11 @@ def _reason_against(
     if binding is not None and binding != request.binding:
         asked, seen = request.binding[:_SHOWN_DIGITS], binding[:_SHOWN_DIGITS]
         return f"its parameters are others: {asked!r} is asked, and the answer is about {seen!r}"
-    if again in canonical.loads_trusted(request.given_by):
-        return f"{again} has consented already, and somebody else has to"
-    return None
+    if again is None:
+        return None
+    given: list[str] = canonical.loads_trusted(request.given_by)
+    known = next((name for name in given if person(name) == person(again)), None)
+    if known is None:
+        return None
+    who = again if known == again else f"{again} counts as {known}, who"
+    return f"{who} has consented already, and somebody else has to"

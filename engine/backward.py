@@ -12,10 +12,12 @@ from carstore.names import Json, Position, StateKey
 from engine.action_state import ActionState
 from engine.authority import why_not
 from engine.begin import parameters_digest, resolved
+from engine.bounds import judge
 from engine.declare import Tool
-from engine.desk import STOPPED, Desk
+from engine.desk import Desk
 from engine.ending import complete, conflict_json
 from engine.execute import Call
+from engine.in_flight import STOPPED
 from engine.ir import (
     Action,
     ActionRef,
@@ -25,6 +27,7 @@ from engine.ir import (
     RunStatus,
     ToolCompensation,
 )
+from engine.paying import forfeit
 from engine.rules.references import UnresolvedReference
 from engine.rules.sensitive import concealing, not_there, secrets_in
 from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
@@ -37,10 +40,10 @@ async def unwind(desk: Desk) -> None:
     """Decide all that can be decided now on the way back."""
     stopping = desk.run.stopping
     if stopping is not None and stopping.compensate:
-        desk.interrupt_calls()
+        desk.calls.interrupt()
     skip_the_rest(desk, "skipped due to abort" if stopping is None else STOPPED[stopping.cause])
     desk.hand_out()
-    if not desk.idle:
+    if not desk.calls.idle:
         return
     if any(state.do.doubt is not None for _, state, _ in desk.doubts()):
         return
@@ -87,7 +90,7 @@ async def _is_undone(desk: Desk, index: int) -> bool:
         return True
     if not desk.find_doubt(state, tool, undo=True):
         if state.undo.open:  # the process ended during the call
-            await desk.forfeit(state, state.undo.number, undo=True)
+            await forfeit(desk, state, state.undo.number, undo=True)
         _begin_undo(desk, index, tool, undo, given, secrets_in(undo.parameters, values))
     return False
 
@@ -104,7 +107,7 @@ async def _forbidden(
         return []
     action = Action(id=state.action.id, tool=undo.tool, parameters=undo.parameters)
     await desk.journal.fetch(desk.authority.keys(action))
-    violations = desk.judge(action, tool, given, limited=False).violations
+    violations = judge(desk, action, tool, given, limited=False).violations
     for one in violations:
         told = e.PolicyViolation(action_id=action.id, policy=one.policy, reason=one.reason)
         desk.record([told])
@@ -173,7 +176,7 @@ def _begin_undo(
         grounds={},
         context=desk.context(state, tool, attempt, secrets, undo=True),
     )
-    desk.to_start.append(made)
+    desk.calls.to_start.append(made)
 
 
 # --- the state -----------------------------------------------------------------------------------

@@ -1,88 +1,41 @@
-"""What a driver has before it: the run, its journal, the calls in flight, the retries that are due.
+"""What a driver has before it: the run, its journal, its calls, the retries that are due.
 
 Mechanics only. What is next is decided in `forward` and `backward`, in whose hands this is.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterable, Sequence
 from functools import partial
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from carstore import events as e
 from carstore.blobs import filled, references
 from carstore.errors import StateConflict
 from carstore.log import LeaseIs, StateRead
-from carstore.names import ActionId, Json, Position, Scope, StateKey
+from carstore.names import ActionId, Json, Scope, StateKey
 from carstore.redaction import JsonPath
 from engine import commit
-from engine.accounts import Ledger
 from engine.action_state import ActionState, Attempts, Doubt
-from engine.authority import NOBODY, Authority, Verdict
-from engine.begin import flight, idempotency_key
+from engine.authority import NOBODY, Authority
+from engine.begin import idempotency_key
 from engine.bell import Bell
 from engine.context import Spender, ToolContext
 from engine.declare import Tool
-from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
-from engine.held_values import only_held, referred_by
-from engine.ir import Action
+from engine.equipment import Equipment
+from engine.in_flight import InFlight, Place
 from engine.journal import Journal
 from engine.purse import Purse, reservation_name, run_account
-from engine.rates import Rates
 from engine.rules.budget import Budget
-from engine.rules.retries import Backoff
-from engine.rules.schedule import SCHEDULES, Schedule, ScheduleFactory
+from engine.rules.schedule import Schedule
 from engine.rules.sensitive import hidden_in, secrets_in
 from engine.run import Run
-from engine.tools import ToolExecutor, Tools
 
-__all__ = ["STOPPED", "Desk", "Equipment", "Place", "Remembered"]
+__all__ = ["Desk"]
 
 MAX_TURN_EVENTS = 20_000
 """Events recorded in one append, but for those of one action: about 0.2 s of the writer's work."""
-
-STOPPED = {
-    "budget": "cost budget exceeded",
-    "cancelled": "the run was cancelled",
-    "deadline": "the deadline of the run passed",
-}
-"""Why a run stops, as the actions are told that it left out; the first is the seed's text."""
-
-Place = tuple[int, bool]
-"""An action's index, and whether it is being undone."""
-
-
-@frozen(kw_only=True)
-class Remembered:
-    """A result that an equal action had before: where it stands, and what it was."""
-
-    position: int
-    run_id: str
-    action_id: str
-    output: Json
-    at: int
-    """When it succeeded, microseconds UTC."""
-
-
-@frozen(kw_only=True)
-class Equipment:
-    """What a runtime gives to the drivers of its runs."""
-
-    tools: Tools
-    executor: ToolExecutor | None
-    threads: Executor
-    backoff: Backoff
-    recall: Callable[[str], Awaitable[Remembered | None]]
-    """Finds the result that is remembered under a reuse key."""
-    rates: Rates
-    ledger: Ledger
-    ledger_locks: dict[str, asyncio.Lock]
-    cache_ttls: Mapping[str, int]
-    """Tool -> seconds for which its results are served again, where a runtime says so."""
-    schedules: Mapping[str, ScheduleFactory] = SCHEDULES
-    """By the name under which a run may have been begun."""
 
 
 @define(eq=False)
@@ -93,24 +46,13 @@ class Desk:
     equipment: Equipment
     authority: Authority = NOBODY
     wake: Bell = field(factory=Bell)
-    calls: dict[Place, tuple[Call, "asyncio.Task[None]"]] = field(factory=dict)
     timers: dict[Place, asyncio.TimerHandle] = field(factory=dict)
-    outcomes: list[Outcome] = field(factory=list)
-    """Of calls that have ended, until they are recorded."""
-    taken: list[Outcome] = field(factory=list)
-    """Those of `outcomes` that what was recorded in this turn includes."""
     startable: deque[int] = field(factory=deque)
-    to_start: list[Call] = field(factory=list)
-    """Calls to make once what was recorded in this turn is durable."""
     contested: dict[str, StateConflict] = field(factory=dict)
     """Keys that changed under every attempt to decide on them."""
-    given_up: bool = False
-    interrupted: set[Place] = field(factory=set)
-    """Calls that were interrupted because the run stops."""
-    tokens: dict[int, tuple[str, int]] = field(factory=dict)
-    """Action -> tool and number of the token, for each that has a turn and is not called yet."""
     waiting: set[int] = field(factory=set)
     """Actions that are held until a time, a signal, or people's consent."""
+    calls: InFlight = field(init=False)
     budget: Budget | None = field(init=False)
     purse: Purse | None = field(init=False)
     schedule: Schedule = field(init=False)
@@ -120,6 +62,7 @@ class Desk:
 
     def __attrs_post_init__(self) -> None:
         self.run = self.journal.run
+        self.calls = InFlight(self.journal, self.equipment, self.wake)
         on_doubt = self.run.received.on_doubt
         self.policy = commit.Policy(on_doubt=on_doubt, backoff=self.equipment.backoff)
         given = self.run.received.budget
@@ -160,75 +103,12 @@ class Desk:
         name = state.action.tool
         return self.equipment.tools.get(name) if name is not None else None
 
-    # --- what limits the run ---
-
-    @property
-    def counts_calls(self) -> bool:
-        """Whether each call has to be known before it is made, because a budget counts it."""
-        budget = self.budget
-        return self.purse is not None or (budget is not None and budget.max_tool_calls is not None)
-
-    def cache_ttl_us(self, tool: Tool) -> int | None:
-        """For how long results of `tool` are served again, in microseconds; None: not at all."""
-        seconds = self.equipment.cache_ttls.get(tool.name, tool.schema.cache_ttl_secs)
-        return None if seconds is None else seconds * 1_000_000
-
-    async def count_calls(self) -> None:
-        """Make sure it is known how often those tools were called that rules ask about."""
-        rates = self.equipment.rates
-        for policy in self.authority.policies:
-            for tool, interval_us in policy.counts.items():
-                rates.watch(tool, interval_us)
-                await rates.ready(tool)
-
-    def over_budget(self, index: int, state: ActionState) -> bool:
-        """Stop the run if the action, or its next attempt, is more than it may do."""
-        if self.budget is None:
-            return False
-        reason = self.budget.exceeded(
-            actions=0 if index in self.run.begun else len(self.run.begun),
-            tool_calls=self.run.dispatched,
-            duration_us=self.run.duration_us,
-            is_tool_call=(tool := self.tool_of(state)) is not None and not tool.waits,
-        )
-        if reason is not None:
-            self.stop("budget", reason)
-        return reason is not None
-
     def stop(
         self, cause: str, reason: str, *, compensate: bool = False, by: str | None = None
     ) -> None:
         """Let nothing more begin; the run ends, or is undone."""
         stopping = e.RunStopping(cause=cause, reason=reason, compensate=compensate, by=by)
         self.record([stopping])
-
-    def judge(
-        self,
-        action: Action,
-        tool: Tool | None,
-        parameters: Mapping[str, Json],
-        *,
-        limited: bool = True,
-    ) -> Verdict:
-        """What the rules say of an action with these parameters.
-
-        Args:
-            limited: whether rules hear how often a tool was called lately.
-        """
-        return self.authority.judge(
-            action,
-            len(self.run.actions),
-            tool,
-            parameters,
-            self.journal.state.read,
-            self._recent_calls if limited else _never_called,
-            run_id=self.run.run_id,
-            source=self.run.received.source,
-        )
-
-    def _recent_calls(self, tool: str, interval_us: int) -> int:
-        decided = sum(made.tool.name == tool for made in self.to_start)
-        return self.equipment.rates.recent(tool, interval_us) + decided
 
     # --- recording ---
 
@@ -268,15 +148,13 @@ class Desk:
         await self.journal.flush()
         if self.purse is not None:
             self.purse.end_turn()
-        for outcome in self.taken:
-            self.outcomes.remove(outcome)
-        self.taken.clear()
+        self.calls.recorded()
 
     async def make_durable(self) -> None:
         """Flush in the middle of a turn; the calls whose intents are durable then begin."""
         if self.journal.entries:
             await self.flush()
-            self.start_calls()
+            self.calls.start()
 
     async def keep_small(self) -> None:
         """Flush in the middle of a turn that has grown beyond what one append should hold."""
@@ -289,8 +167,7 @@ class Desk:
         self.run = self.journal.run
         if self.purse is not None:
             self.purse.end_turn()
-        self.taken.clear()
-        self.to_start.clear()
+        self.calls.forget()
         self.plan()
 
     # --- retries ---
@@ -345,23 +222,8 @@ class Desk:
 
     def is_busy(self, place: Place) -> bool:
         """Whether something is under way for the action, or what came of it is not recorded."""
-        return place in self.calls or place in self.timers or self.has_outcome(place)
-
-    def has_outcome(self, place: Place) -> bool:
-        """Whether a call has ended, and what came of it is not taken in."""
-        if len(self.outcomes) == len(self.taken):
-            return False
-        taken = {id(one) for one in self.taken}
-        return any(
-            (one.call.index, one.call.undo) == place
-            for one in self.outcomes
-            if id(one) not in taken
-        )
-
-    @property
-    def idle(self) -> bool:
-        """Whether no call is in flight, about to start, or ended without being recorded."""
-        return not (self.calls or self.to_start or len(self.outcomes) > len(self.taken))
+        calls = self.calls
+        return place in calls.running or place in self.timers or calls.has_outcome(place)
 
     def key_for(self, state: ActionState, *, undo: bool) -> str:
         """The idempotency key of the calls for one purpose."""
@@ -407,189 +269,13 @@ class Desk:
         secrets |= secrets_in(found.value, values)
         return found._replace(value=filled(found.value, values))
 
-    def start_calls(self) -> None:
-        """Make the calls of this turn, whose intents are durable now."""
-        if self.to_start:
-            self.journal.check_held()
-        for made in self.to_start:
-            for key in made.grounds:
-                made.grounds[key] = self.journal.state.known[key].position
-            place = (made.index, made.undo)
-            self.tokens.pop(made.index, None)
-            self.equipment.rates.begun(made.tool.name)
-            task = asyncio.create_task(self._call(place, made))
-            task.add_done_callback(partial(self._end_badly, place, made))
-            self.calls[place] = (made, task)
-        self.to_start.clear()
-
-    def drop_decided(self) -> None:
-        """Do not make the calls that were decided on in this turn, but for compensations."""
-        for made in self.to_start:
-            if not made.undo and made.reuse_key is not None:
-                self.journal.give_way(flight(made.reuse_key))
-        self.to_start = [made for made in self.to_start if made.undo]
-
-    async def _call(self, place: Place, made: Call) -> None:
-        outcome = await perform(
-            made,
-            self.equipment.threads,
-            self.equipment.executor,
-            self.journal.clock,
-            partial(self._why_stopped, place),
-        )
-        if place not in self.calls or self.calls[place][0] is not made:
-            return  # it was abandoned, and that is recorded
-        del self.calls[place]
-        self.outcomes.append(outcome)
-        self.wake.ring()
-
-    def _why_stopped(self, place: Place) -> str | None:
-        """Why a call was cancelled by its driver; None if it was not."""
-        if place in self.interrupted and self.run.stopping is not None:
-            return f"{STOPPED[self.run.stopping.cause]} during the call"
-        return "the run was interrupted during the call" if self.given_up else None
-
-    def interrupt_calls(self) -> None:
-        """Cancel the calls in flight, because the run stops. A thread cannot be: it is left alone,
-        and may go on. Compensations are not cancelled."""
-        loop = asyncio.get_running_loop()
-        for place, (made, task) in list(self.calls.items()):
-            if place[1] or place in self.interrupted:
-                continue
-            self.interrupted.add(place)
-            made.context.request_cancel()
-            if made.tool.function is not None and not made.tool.is_async:
-                del self.calls[place]
-                why = self._why_stopped(place)
-                self._unknown(made, f"{why}; a thread cannot be stopped, so it may go on")
-                continue
-            task.cancel()
-            loop.call_later(CANCEL_GRACE_SECONDS, self._abandon, place, made)
-
-    def _abandon(self, place: Place, made: Call) -> None:
-        if place in self.calls and self.calls[place][0] is made:
-            del self.calls[place]
-            self._unknown(made, f"{self._why_stopped(place)}; it does not end")
-
-    def abandon_calls(self) -> None:
-        """Take the calls that do not end, although they were cancelled, as ended: who knows how."""
-        for place, (made, _) in list(self.calls.items()):
-            del self.calls[place]
-            self._unknown(made, "the run was interrupted during the call")
-
-    def _unknown(self, made: Call, error: str) -> None:
-        buffered = made.context.close()
-        unknown = Outcome(
-            call=made, ending=Ending.UNKNOWN, error=error, duration_us=0, buffered=buffered
-        )
-        self.outcomes.append(masked(unknown))
-        self.wake.ring()
-
-    def _end_badly(self, place: Place, made: Call, task: "asyncio.Task[None]") -> None:
-        """A call that came to no outcome: it was given up before it began, or `perform` failed."""
-        if place not in self.calls or self.calls[place][0] is not made:
-            return
-        error = None if task.cancelled() else task.exception()
-        if error is None and not self.given_up:
-            return  # dropped: the run is not ours any more
-        del self.calls[place]
-        said = "the run was interrupted before the call" if error is None else repr(error)
-        self._unknown(made, said)
-
-    async def drop_calls(self) -> None:
+    async def drop(self) -> None:
         """Stop waiting for anything: the run is finished, or not ours any more."""
         for place in list(self.timers):
             self.stop_timer(place)
-        for tool, number in self.tokens.values():
-            self.equipment.rates.refund(tool, number)
-        self.tokens.clear()
         if self.purse is not None:
             self.purse.end_turn()
-        dropped = list(self.calls.values())
-        for made, task in dropped:
-            made.context.request_cancel()
-            task.cancel()
-        if dropped:
-            await asyncio.wait([task for _, task in dropped], timeout=CANCEL_GRACE_SECONDS)
-        for made, _ in dropped:
-            made.context.close()
-
-    # --- outcomes ---
-
-    async def take(self, outcome: Outcome) -> None:
-        """Record what came of a call, but not its changes if the state it read has changed."""
-        made = outcome.call
-        state = self.run.actions[made.index]
-        hashes = referred_by(outcome)
-        if hashes:
-            place = self.outcomes.index(outcome)
-            outcome = self.outcomes[place] = await only_held(outcome, hashes, self.journal.store)
-            self.run.refers = True
-        if self.given_up and outcome.ending is Ending.UNKNOWN and made.tool.schema.repeatable:
-            self.outcomes.remove(outcome)  # nothing to record: it will simply be called again
-            if made.reuse_key is not None:
-                self.journal.give_back(flight(made.reuse_key))
-            return
-        stale = None
-        if outcome.ending is Ending.RETURNED and not made.undo:
-            stale = await self._stale({**made.grounds, **outcome.buffered.reads})
-        self.taken.append(outcome)
-        if made.reuse_key is not None:
-            self.journal.give_back(flight(made.reuse_key))
-        self.record(commit.after_call(self.run, outcome, stale, self.policy))
-        doubt = (state.undo if made.undo else state.do).doubt
-        held = doubt is not None and doubt.answer is None
-        if self.purse is not None:
-            await self._settle(state, made, outcome, held=held)
-        if held and not made.undo:
-            self.schedule.hold(made.index)
-
-    async def _settle(
-        self, state: ActionState, made: Call, outcome: Outcome, *, held: bool
-    ) -> None:
-        """Take what a call has cost from the budgets; what is in doubt stays reserved besides."""
-        assert self.purse is not None
-        spent: dict[str, int] = {}
-        for one in outcome.buffered.metered:
-            spent[one.currency] = spent.get(one.currency, 0) + one.cost_micros
-        name = reservation_name(self.run.run_id, state.action.id, made.attempt, undo=made.undo)
-        for entry in await self.purse.settle(name, spent, keep=held):
-            self.journal.add(entry)
-
-    async def forfeit(self, state: ActionState, attempt: int, *, undo: bool) -> None:
-        """Take in full what a call may have spent that ended with its process."""
-        if self.purse is not None:
-            name = reservation_name(self.run.run_id, state.action.id, attempt, undo=undo)
-            for entry in await self.purse.forfeit(name):
-                self.journal.add(entry)
-
-    async def settle_doubt(self, state: ActionState, doubt: Doubt) -> None:
-        """End what an attempt in doubt had reserved, once somebody has said what became of it: if
-        it was carried out, or may have been, it counts in full."""
-        answer = doubt.answer
-        if self.purse is None or answer is None:
-            return
-        name = reservation_name(self.run.run_id, state.action.id, doubt.attempt, undo=answer.undo)
-        idle = answer.resolution != "succeeded" and not state.maybe_done
-        entries = await (self.purse.settle(name) if idle else self.purse.forfeit(name))
-        for entry in entries:
-            self.journal.add(entry)
-
-    async def _stale(self, reads: dict[str, int]) -> StateConflict | None:
-        """The first of `reads` that does not hold any more; otherwise they become conditions."""
-        if not reads:
-            return None
-        if any(key in self.journal.state.pending for key in reads):
-            # Another action of the run has written the key in this very turn; see where.
-            await self.flush()
-        await self.journal.fetch(reads)
-        for key, read_at in reads.items():
-            now = self.journal.state.known[key].position
-            if now != read_at or key in self.contested:
-                return StateConflict(self.scope, StateKey(key), Position(read_at), now)
-        for key in reads:
-            self.journal.state.read(key)
-        return None
+        await self.calls.drop()
 
     # --- doubts ---
 
@@ -616,7 +302,3 @@ class Desk:
             pair = (state.do.doubt, state.undo.doubt)
             found.extend((index, state, doubt) for doubt in pair if doubt is not None)
         return found
-
-
-def _never_called(_: str, __: int) -> int:
-    return 0

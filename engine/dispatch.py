@@ -12,9 +12,12 @@ from carstore.blobs import filled
 from carstore.names import lease_stream
 from engine.action_state import ActionState
 from engine.begin import Ready, flight, grounds_of, parameters_digest, reuse_key
+from engine.bounds import cache_ttl_us, counts_calls
 from engine.declare import Tool
-from engine.desk import Desk, Remembered
+from engine.desk import Desk
+from engine.equipment import Remembered
 from engine.execute import Call
+from engine.paying import forfeit
 from engine.purse import reservation_name
 from engine.rules.budget import BudgetExhausted
 from engine.rules.sensitive import concealing
@@ -63,7 +66,7 @@ async def begin_call(
         if key is not None:
             desk.journal.give_way(flight(key))
         return
-    if tool.schema.repeatable and not action.idempotent and not desk.counts_calls:
+    if tool.schema.repeatable and not action.idempotent and not counts_calls(desk):
         desk.record([e.ActionValidated(action_id=action.id, tool=tool.name)])
     else:
         intent = e.ActionExecuting(
@@ -89,7 +92,7 @@ async def begin_call(
         reuse_key=key,
         context=desk.context(state, tool, attempt, secrets, undo=False),
     )
-    desk.to_start.append(made)
+    desk.calls.to_start.append(made)
 
 
 # --- 3: reuse ------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ async def begin_call(
 
 def _memory_key(desk: Desk, state: ActionState, tool: Tool, begun: Ready) -> str | None:
     """Under which name the result is remembered, if the action or its tool wants that."""
-    if not state.action.idempotent and desk.cache_ttl_us(tool) is None:
+    if not state.action.idempotent and cache_ttl_us(desk, tool) is None:
         return None
     return reuse_key(desk.scope, tool, begun.parameters)
 
@@ -156,7 +159,7 @@ def _is_young(desk: Desk, state: ActionState, tool: Tool, found: Remembered) -> 
     """Whether a result may still be taken over; who asks for reuse may have one of any age."""
     if state.action.idempotent:
         return True
-    ttl_us = desk.cache_ttl_us(tool)
+    ttl_us = cache_ttl_us(desk, tool)
     return ttl_us is not None and desk.journal.clock.now() - found.at < ttl_us
 
 
@@ -178,12 +181,12 @@ async def _effects_hold(desk: Desk, state: ActionState) -> bool:
 
 async def _rate_limited(desk: Desk, index: int, tool: Tool) -> Put:
     """Wait for the action's turn to call the tool, if the tool has a limit."""
-    if index in desk.tokens:
+    if index in desk.calls.tokens:
         return Put.ON
     rates = desk.equipment.rates
     await rates.ready(tool.name)
     wait_us = rates.take(tool.name)
-    desk.tokens[index] = tool.name, rates.taken(tool.name)
+    desk.calls.tokens[index] = tool.name, rates.taken(tool.name)
     if wait_us <= 0:
         return Put.ON
     desk.look_again(index, wait_us / 1000)
@@ -202,12 +205,14 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
         await desk.make_durable()
     run_id, action_id = desk.run.run_id, state.action.id
     if state.do.open:  # the process ended during the call
-        await desk.forfeit(state, attempt - 1, undo=False)
+        await forfeit(desk, state, attempt - 1, undo=False)
     name = reservation_name(run_id, action_id, attempt, undo=False)
     try:
         entries, versions = await purse.reserve(name, tool.schema.max_cost_micros)
     except BudgetExhausted as exhausted:
-        if desk.calls or desk.to_start:  # they may give back some of what they have reserved
+        if (
+            desk.calls.running or desk.calls.to_start
+        ):  # they may give back some of what they have reserved
             desk.look_again(index, SETTLING_MS)
         else:
             desk.stop("budget", exhausted.brief)

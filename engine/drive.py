@@ -29,10 +29,12 @@ from engine.ending import pause, pause_if_idle
 from engine.execute import CANCEL_GRACE_SECONDS
 from engine.forward import advance
 from engine.journal import Lapsed
+from engine.paying import settle_doubt
 from engine.purse import Purse
 from engine.rules.budget import Budget
 from engine.run import Run
 from engine.stop import halt, stop_if_due, waits_for_calls
+from engine.taking import take
 from engine.waits import end_waits, next_due
 
 __all__ = ["Driver"]
@@ -87,16 +89,16 @@ class Driver:
                 self._observe(desk.run)
                 if desk.journal.ends_turn:
                     return desk.run
-                desk.start_calls()
+                desk.calls.start()
                 self._stop_calls()  # those too that began while the interruption arrived
                 await self._wait()
         except BaseException:
-            await desk.drop_calls()
+            await desk.drop()
             await desk.journal.let_go()
             raise
         finally:
             desk.wake.stop()
-            await desk.drop_calls()
+            await desk.drop()
 
     async def _wait(self) -> None:
         """Wait until something has happened, but not beyond what is due, nor for long without a
@@ -122,16 +124,16 @@ class Driver:
 
     def give_up(self) -> None:
         """Do not wait for the calls in flight any longer: what becomes of them is unknown."""
-        self._desk.given_up = True
+        self._desk.calls.given_up = True
         self.interrupt()
-        asyncio.get_running_loop().call_later(CANCEL_GRACE_SECONDS, self._desk.abandon_calls)
+        asyncio.get_running_loop().call_later(CANCEL_GRACE_SECONDS, self._desk.calls.abandon)
 
     def _stop_calls(self) -> None:
         if not self._interrupted:
             return
-        for made, task in self._desk.calls.values():
+        for made, task in self._desk.calls.running.values():
             made.context.request_cancel()
-            if self._desk.given_up:
+            if self._desk.calls.given_up:
                 task.cancel()
 
     async def _turn(self) -> None:
@@ -160,7 +162,7 @@ class Driver:
             except (Busy, DiskFull):
                 lease = desk.journal.lease
                 ours = lease is not None and lease.is_held(desk.journal.clock)
-                if not desk.outcomes or not ours or desk.given_up:
+                if not desk.calls.outcomes or not ours or desk.calls.given_up:
                     raise
                 await asyncio.sleep(REFUSED_SECONDS)
             else:
@@ -171,15 +173,15 @@ class Driver:
         journal = desk.journal
         if journal.lease is None and not journal.entries:
             await self._take_up()
-        for outcome in list(desk.outcomes):
-            await desk.take(outcome)
+        for outcome in list(desk.calls.outcomes):
+            await take(desk, outcome)
             await desk.keep_small()
         await self._read_inbox()
         stop_if_due(desk)
         await self._hear_answers()
         if not self._interrupted:
             await self._move_on()
-        elif desk.idle:
+        elif desk.calls.idle:
             pause(desk, "interrupted")
 
     async def _take_up(self) -> None:
@@ -262,7 +264,7 @@ class Driver:
             tool = desk.equipment.tools.get(doubt.tool)
             problems = await self._problems_with(doubt.answer.output, tool)
             desk.record(commit.after_answer(desk.run, state, doubt, desk.policy, problems))
-            await desk.settle_doubt(state, doubt)
+            await settle_doubt(desk, state, doubt)
             heard = True
         return heard
 

@@ -49,7 +49,7 @@ def conflict_json(conflict: RollbackConflict) -> Json:
 def pause_if_idle(desk: Desk) -> None:
     """Put the run down if nothing can happen before somebody has answered, or a time has come."""
     answered = any(doubt.answer is not None for _, _, doubt in desk.doubts())
-    if desk.idle and not desk.timers and not desk.startable and not answered:
+    if desk.calls.idle and not desk.timers and not desk.startable and not answered:
         pause(desk, "waiting")
         # An answer that has come meanwhile would not be heard before the next resume.
         inbox = inbox_stream(desk.run.run_id)

@@ -1,5 +1,7 @@
 """Forward: begin every action whose turn has come, and end the run when all are settled."""
 
+from functools import partial
+
 from carstore import events as e
 from carstore.names import Json
 from engine import commit
@@ -12,6 +14,7 @@ from engine.begin import (
     grounds_of,
     perform_state_action,
 )
+from engine.bounds import count_calls, judge, over_budget
 from engine.desk import Desk
 from engine.dispatch import begin_call
 from engine.ending import complete
@@ -29,7 +32,7 @@ async def advance(desk: Desk) -> None:
         await desk.keep_small()
         if desk.run.aborting or desk.run.stopping is not None:
             return
-    if desk.schedule.finished and desk.idle:
+    if desk.schedule.finished and desk.calls.idle:
         bad = (ActionStatus.FAILED, ActionStatus.REJECTED)
         failed = any(state.status in bad for state in desk.run.actions)
         complete(desk, RunStatus.FAILED if failed else RunStatus.SUCCEEDED)
@@ -40,7 +43,7 @@ async def _begin_next(desk: Desk) -> bool:
     index = desk.startable[0]
     state = desk.run.actions[index]
     if state.status is None:
-        in_flight = len(desk.calls) + len(desk.to_start)
+        in_flight = len(desk.calls.running) + len(desk.calls.to_start)
         calls_tool = state.action.type is ActionType.TOOL_CALL
         if calls_tool and in_flight >= desk.run.received.concurrency:
             return False
@@ -59,9 +62,9 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
     if state.wait is not None:
         desk.hold(index)
         return
-    if desk.must_wait(index, state.do, undo=False) or desk.over_budget(index, state):
+    if desk.must_wait(index, state.do, undo=False) or over_budget(desk, index, state):
         return
-    await desk.count_calls()
+    await count_calls(desk)
     grounds = grounds_of(state.action) | desk.authority.keys(state.action)
     await desk.journal.fetch(grounds)
     contested = next((key for key in grounds if key in desk.contested), None)
@@ -70,7 +73,7 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
         return
     values = await desk.values_for(state.action.parameters, judged=_judged(desk, state.action))
     read, now = desk.journal.state.read, desk.journal.clock.now()
-    begun = begin(desk.run, index, tool, read, values, desk.judge, now)
+    begun = begin(desk.run, index, tool, read, values, partial(judge, desk), now)
     match begun:
         case Refused(events):
             desk.record(events)

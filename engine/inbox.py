@@ -15,6 +15,7 @@ from carstore import Entry, Expect, Store
 from carstore import events as e
 from carstore.errors import CarstoreError, InvalidEvent, NotFound, VersionConflict
 from carstore.names import RunId, inbox_stream
+from carstore.people import unseen_in
 from engine.rules.identifiers import problem_with_state_key
 from projections import RUNS, row
 
@@ -101,8 +102,8 @@ def check_who_and_why(kind: str, by: str, reason: str = "") -> None:
 
     Args:
         kind: of the event that is to say so.
-        by: a name, spelled like a state key and without space at its ends, so that one person does
-            not pass for two.
+        by: a name, spelled like a state key, without space at its ends and without characters that
+            nobody sees, so that one person does not pass for two.
         reason: any text of at most `MAX_REASON_CHARS` characters.
 
     Raises:
@@ -111,6 +112,8 @@ def check_who_and_why(kind: str, by: str, reason: str = "") -> None:
     problem = problem_with_state_key(by)
     if problem is None and by != by.strip():
         problem = "begins or ends with a space"
+    if problem is None and (unseen := unseen_in(by)) is not None:
+        problem = f"holds {unseen!a}, which nobody sees, or takes for a space"
     if problem is not None:
         raise InvalidEvent(kind, "$.by", problem)
     if not isinstance(reason, str):

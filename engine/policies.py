@@ -146,7 +146,7 @@ def only_once(policies: Iterable[Policy]) -> tuple[Policy, ...]:
     """The policies in their order, each of them once.
 
     Raises:
-        InvalidPolicy: two that differ have one name, or one has the name of permissions and is none.
+        InvalidPolicy: two that differ have one name, or one that is none has that of permissions.
     """
     found: dict[str, Policy] = {}
     one: Any

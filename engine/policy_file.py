@@ -35,8 +35,8 @@ MAX_TEXT_CHARS = 1000
 """Characters of a keyword, a pattern, a path or a reason."""
 
 MAX_SEARCHES = 200
-"""Rules of a file that look for a text or a pattern. Each looks through all that an action is given,
-up to 16 MiB, and the program does nothing else meanwhile."""
+"""Rules of a file that look for a text or a pattern. Each looks through all that an action is
+given, up to 16 MiB, and the program does nothing else meanwhile."""
 
 MAX_CALLS = 10**9
 """Calls that a rate limit can allow, as for the rate limit of a tool."""

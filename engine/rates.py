@@ -4,8 +4,8 @@ They live in memory, so asking costs nothing, and each process has its own. What
 in the log: `ready` reads, once for each tool, when it was called lately, by whichever process. From
 then on the runtime tells: `take` for a token of the bucket, `decided` and `begun` for each call.
 
-Between the decision on a call and the call lies an append, and other runs decide meanwhile. So a call
-counts from its decision on; one that is not made after all is taken back with `undecided`.
+Between the decision on a call and the call lies an append, and other runs decide meanwhile. So a
+call counts from its decision on; one that is not made after all is taken back with `undecided`.
 
 A call is known in the log by its intent, or, where there is none, by the event that says it was
 validated. Further attempts of a call without intent are not in the log, so a restart forgets them.

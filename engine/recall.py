@@ -3,7 +3,7 @@
 from carstore import Store
 from carstore.blobs import references
 from carstore.canonical import loads_trusted
-from engine.desk import Remembered
+from engine.equipment import Remembered
 from projections import REUSE, select
 
 __all__ = ["recall"]

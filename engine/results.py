@@ -23,7 +23,9 @@ __all__ = ["cost_of", "result_of", "rfc3339"]
 _EPOCH = datetime(1970, 1, 1)
 """In UTC, but not said to be: its text would end otherwise."""
 
-_FIRST, _LAST = ((end - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max))
+_FIRST, _LAST = (
+    (end - _EPOCH) // timedelta(microseconds=1) for end in (datetime.min, datetime.max)
+)
 """What a date can tell."""
 
 
@@ -84,7 +86,9 @@ def cost_of(run: Run) -> CostSummary:
 def rfc3339(at: Micros | int) -> str:
     """An instant for people and programs: RFC 3339, UTC, with microseconds. One beyond the years 1
     to 9999 is shown as the nearest of them: whatever is recorded can be shown."""
-    return (_EPOCH + timedelta(microseconds=min(max(at, _FIRST), _LAST))).isoformat(timespec="microseconds") + "Z"
+    return (_EPOCH + timedelta(microseconds=min(max(at, _FIRST), _LAST))).isoformat(
+        timespec="microseconds"
+    ) + "Z"
 
 
 def _recorded_cost(done: e.ProposalCompleted) -> CostSummary:

@@ -12,8 +12,9 @@ from carstore.errors import LeaseHeld, LeaseLost, StaleFence, VersionConflict
 from carstore.events import Event, ProposalReceived
 from carstore.names import RunId, Scope, run_lease
 from engine.authority import Authority
-from engine.desk import Desk, Equipment
+from engine.desk import Desk
 from engine.drive import Driver
+from engine.equipment import Equipment
 from engine.errors import RunOwned
 from engine.ir import Proposal
 from engine.journal import Journal, StateOverlay

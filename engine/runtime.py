@@ -11,7 +11,7 @@ from carstore.names import MAIN_SCOPE, Json, RunId, Scope
 from engine.accounts import Ledger
 from engine.authority import NOBODY, Authority
 from engine.declare import Tool
-from engine.desk import Equipment
+from engine.equipment import Equipment
 from engine.errors import RunExists, RunOwned
 from engine.ir import MAX_TIMEOUT_MS, Proposal, RunResult, RunStatus
 from engine.journal import load_run

@@ -6,8 +6,9 @@ budget, and while the run rolls back: there they do not wait for calls that hold
 """
 
 from carstore import events as e
-from engine.desk import STOPPED, Desk
+from engine.desk import Desk
 from engine.ending import complete
+from engine.in_flight import STOPPED
 from engine.ir import NotUndone, RunStatus
 from engine.purse import reservation_name
 from engine.run import Run
@@ -65,14 +66,14 @@ async def halt(desk: Desk) -> None:
     assert stopping is not None
     keep_decided = waits_for_calls(desk.run)
     if not keep_decided:
-        desk.interrupt_calls()
+        desk.calls.interrupt()
     await end_reservations(desk, keep_decided=keep_decided)
     skip_the_rest(desk, STOPPED[stopping.cause], keep_decided=keep_decided)
     if not keep_decided:
         _give_up_doubts(desk)  # those too that were found just now: the process died in the call
     desk.hand_out()
     unsettled = any(desk.run.actions[index].status is None for index in desk.run.graph.forward)
-    if unsettled or not desk.idle:
+    if unsettled or not desk.calls.idle:
         return
     cancelled = stopping.cause == "cancelled"
     left = [
@@ -111,7 +112,7 @@ async def end_reservations(desk: Desk, *, keep_decided: bool = False) -> None:
     """
     if desk.purse is None:
         return
-    decided = {made.index for made in desk.to_start if not made.undo}
+    decided = {made.index for made in desk.calls.to_start if not made.undo}
     for index in desk.run.graph.forward:
         state, place = desk.run.actions[index], (index, False)
         if state.status is not None or not state.do.open:
@@ -120,7 +121,7 @@ async def end_reservations(desk: Desk, *, keep_decided: bool = False) -> None:
         name = reservation_name(desk.run.run_id, state.action.id, state.do.number, undo=False)
         if index in decided:
             entries = [] if keep_decided else await desk.purse.settle(name)
-        elif place in desk.calls or desk.has_outcome(place):
+        elif place in desk.calls.running or desk.calls.has_outcome(place):
             continue
         elif tool is not None and not tool.schema.repeatable:
             continue  # it is in doubt
@@ -138,17 +139,17 @@ def skip_the_rest(desk: Desk, why: str, *, keep_decided: bool = False) -> None:
     """
     desk.startable.clear()
     desk.waiting.clear()
-    decided = {made.index for made in desk.to_start if not made.undo}
+    decided = {made.index for made in desk.calls.to_start if not made.undo}
     if not keep_decided:
-        desk.drop_decided()
+        desk.calls.drop_decided()
     for index in desk.run.graph.forward:
         state = desk.run.actions[index]
         place = (index, False)
         if state.status is not None or state.do.doubt is not None:
             continue
-        if place in desk.calls:
+        if place in desk.calls.running:
             if desk.run.aborting:
-                desk.calls[place][0].context.request_cancel()
+                desk.calls.running[place][0].context.request_cancel()
         elif not _is_under_way(desk, index, decided, keep_decided=keep_decided):
             desk.stop_timer(place)
             reason = why
@@ -163,7 +164,7 @@ def _is_under_way(desk: Desk, index: int, decided: set[int], *, keep_decided: bo
         return keep_decided
     state = desk.run.actions[index]
     tool = desk.tool_of(state)
-    return desk.has_outcome((index, False)) or desk.find_doubt(state, tool, undo=False)
+    return desk.calls.has_outcome((index, False)) or desk.find_doubt(state, tool, undo=False)
 
 
 def calls_nothing(run: Run, now: int) -> bool:

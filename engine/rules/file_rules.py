@@ -4,8 +4,8 @@ Each function makes a policy of one rule whose fields have been read and are kno
 (`engine.policy_file`). A rule about a tool judges every call that an action stands for: its own,
 and the one that it says undoes it, since otherwise an aborted plan could call what is denied.
 
-Whoever consents to an action consents to its being undone, and is not asked again for that. So where
-it cannot be told beforehand what the call that undoes it is given, `require_approval` asks.
+Whoever consents to an action consents to its being undone, and is not asked again for that. So
+where it cannot be told beforehand what the call that undoes it is given, `require_approval` asks.
 
 Where a rule forbids what a parameter holds, it looks into it at any depth, at names as well as
 values. Where two readings of a path are possible, a rule that forbids goes by either and one that

@@ -1,7 +1,7 @@
 """Amounts of money: exact decimals outside, whole micro-units inside, never a float in a sum."""
 
-from collections.abc import Mapping
 import re
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import ClassVar, TypeAlias
 

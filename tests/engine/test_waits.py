@@ -1,6 +1,7 @@
 """Waits end by the clock of the store or by a signal: never early, and once."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from hypothesis import strategies as st
 from carstore import events as e
 from carstore.clock import ManualClock
 from carstore.names import RunId
+from engine.built_in import instant_of
 from engine.journal import load_run
+from engine.results import rfc3339
 from engine.signals import signal
 from engine.waits import _due_at, can_go_on
-from projections import WAITS, rows
+from projections import WAITS, rows, select
 from tests.engine.harness import Hands, call, execute, in_loop, opened, plan, resume, run_plan
 
 SECOND = 1_000_000
+MICROSECOND = timedelta(microseconds=1)
 
 
 @pytest.fixture
@@ -32,7 +36,8 @@ def hands() -> Hands:
 
 
 def sleep(name: str, **params: Any) -> Any:
-    return call(name, "sleep", parameters=params)
+    fields = {one: params.pop(one) for one in ("failure_behavior",) if one in params}
+    return call(name, "sleep", parameters=params, **fields)
 
 
 def awaits(name: str, signal_name: str = "go", **fields: Any) -> Any:
@@ -84,6 +89,50 @@ def test_what_is_no_instant_fails_the_action(db: Path, until: str) -> None:
     assert "is no instant" in (seen.errors["s"] or "")
 
 
+@pytest.mark.parametrize(
+    "until",
+    [
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59.9999999-00:01",
+        "0001-01-01T00:00:00+23:59",
+        "1969-12-31T23:59:59.999999Z",
+    ],
+)
+@in_loop
+async def test_what_no_clock_will_show_fails_the_action_alone(
+    db: Path, hands: Hands, until: str
+) -> None:
+    """What else there is in the run goes on, and everybody can look at it."""
+    async with opened(db) as store:
+        tools = [hands.tool("other", 7)]
+        proposal = plan(sleep("s", until=until, failure_behavior="skip"), call("other"))
+        seen = await execute(store, tools, proposal, schedule="eager")
+        assert "is not between 1970 and 9999 in UTC" in (seen.errors["s"] or "")
+        assert seen.outputs["other"] == 7
+
+
+@in_loop
+async def test_the_last_instant_can_be_waited_for_and_shown(db: Path) -> None:
+    async with opened(db) as store:
+        proposal = plan(sleep("s", until="9999-12-31T23:59:59.999999Z"))
+        assert (await execute(store, [], proposal)).status == "waiting"
+        [wait] = await select(store, WAITS)
+        assert rfc3339(wait.due_at or 0) == "9999-12-31T23:59:59.999999Z"
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_every_instant_that_a_log_can_hold_is_shown(at: int) -> None:
+    shown = rfc3339(at)
+    assert len(shown) == len("2030-01-31T12:00:00.000000Z")
+    back = (datetime.fromisoformat(shown) - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
+    assert back == min(max(at, -62_135_596_800_000_000), 253_402_300_799_999_999)
+
+
+def test_an_instant_is_never_rounded_down() -> None:
+    assert instant_of("1970-01-01T00:00:00.0000010Z") == 1
+    assert instant_of("1970-01-01T00:00:00.0000011Z") == 2
+
+
 def test_a_wait_without_time_ends_at_once(db: Path) -> None:
     assert run_plan(db, [], sleep("s", seconds=0)).status == "succeeded"
 
@@ -132,8 +181,46 @@ async def test_a_signal_wins_over_a_time_that_has_come_too(db: Path) -> None:
 
 
 @in_loop
+async def test_a_signal_that_came_when_the_time_was_over_stays_for_the_next_wait(
+    db: Path,
+) -> None:
+    """Also if nobody drove the run meanwhile."""
+    clock = ManualClock()
+    late = awaits("a", timeout_secs=5, failure_behavior="skip")
+    async with opened(db, clock=clock) as store:
+        await execute(store, [], plan(late, awaits("b")), run_id="r", schedule="levels")
+        clock.advance(5 * SECOND)
+        await signal(store, "r", "go", "late")
+        seen = await resume(store, [], "r")
+        assert seen.errors["a"] == "no signal 'go' came in time"
+        assert seen.outputs["b"] == "late"
+
+
+@in_loop
+async def test_a_signal_in_time_that_was_not_heard_yet_ends_the_wait(db: Path) -> None:
+    """Its driver looks into the inbox now and then, and may come to the end of the wait between."""
+    proposal = plan(
+        call("slow", failure_behavior="skip"),
+        awaits("a", timeout_secs=0.3, failure_behavior="skip"),
+    )
+
+    async def go_on(**_: Any) -> None:
+        await asyncio.sleep(1)
+
+    async with opened(db) as store:
+        tools = [Hands().tool("slow", does=go_on, read_only=True)]
+        run = asyncio.create_task(execute(store, tools, proposal, run_id="r", schedule="eager"))
+        async with asyncio.timeout(10):
+            while not await select(store, WAITS):
+                await asyncio.sleep(0.005)
+        await signal(store, "r", "go", "here")
+        assert (await run).outputs["a"] == "here"
+
+
+@in_loop
 async def test_a_driver_that_is_busy_wakes_in_time(db: Path, hands: Hands) -> None:
     """Something else is in flight, so the run is not put down; the sleep ends during that."""
+
     async def slow(**_: Any) -> None:
         await asyncio.sleep(0.4)
 
