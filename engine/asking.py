@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from decimal import Decimal
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import define, evolve, field, frozen, setters
 
@@ -23,7 +23,7 @@ from engine.rules.budget import Account
 from engine.rules.copies import own_copy
 from engine.rules.money import units_of
 
-__all__ = ["Done", "Left", "Propose", "Said", "Situation", "ask", "situation_of"]
+__all__ = ["Done", "Left", "Propose", "Said", "Situation", "answer_of", "ask", "situation_of"]
 
 
 @frozen(kw_only=True)
@@ -182,7 +182,7 @@ async def ask(
     """
     try:
         async with asyncio.timeout(situation.left.seconds) as limit:
-            said = await _called(propose, situation, threads)
+            said = await answer_of(propose, situation, threads)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -198,18 +198,20 @@ async def ask(
         return refused
 
 
-async def _called(propose: Propose, situation: Situation, threads: Executor) -> object:
-    call = getattr(propose, "__call__", None)  # noqa: B004 - of an object whose class defines it
-    if inspect.iscoroutinefunction(propose) or inspect.iscoroutinefunction(call):
-        said: object = propose(situation)
+async def answer_of(proposer: Callable[[Any], object], told: object, threads: Executor) -> object:
+    """What a proposer says of what it is told. A plain function is called in a thread, so that it
+    holds up nothing else."""
+    call = getattr(proposer, "__call__", None)  # noqa: B004 - of an object whose class defines it
+    if inspect.iscoroutinefunction(proposer) or inspect.iscoroutinefunction(call):
+        said = proposer(told)
     else:
-        work = partial(_in_thread, propose, situation)
+        work = partial(_in_thread, proposer, told)
         said = await asyncio.get_running_loop().run_in_executor(threads, work)
     return await said if inspect.isawaitable(said) else said
 
 
-def _in_thread(propose: Propose, situation: Situation) -> object:
+def _in_thread(proposer: Callable[[Any], object], told: object) -> object:
     try:
-        return propose(situation)
+        return proposer(told)
     except StopIteration as error:  # which a future cannot hold
         raise RuntimeError("the proposer raised StopIteration") from error

@@ -31,7 +31,7 @@ from engine.paying import forfeit
 from engine.rules.references import UnresolvedReference
 from engine.rules.sensitive import concealing, not_there, secrets_in
 from engine.rules.undo import Irreversible, Undo, UndoCall, restore, undo_of
-from engine.stop import skip_the_rest
+from engine.stop import end_reservations, skip_the_rest
 
 __all__ = ["unwind"]
 
@@ -41,6 +41,7 @@ async def unwind(desk: Desk) -> None:
     stopping = desk.run.stopping
     if stopping is not None and stopping.compensate:
         desk.calls.interrupt()
+    await end_reservations(desk)
     skip_the_rest(desk, "skipped due to abort" if stopping is None else STOPPED[stopping.cause])
     desk.hand_out()
     if not desk.calls.idle:

@@ -79,7 +79,8 @@ async def pursue(
     name: str = new_run_id() if pursuit is None else pursuit
     if not is_run_id(name):
         raise InvalidRunId(name)
-    check_run_id(step_id(name, MAX_STEPS))
+    most, last = terms.lineage.replans_left, step_id(name, MAX_STEPS)
+    check_run_id(f"{last}-r{most}" if most else last)  # no id that it may need is longer
     record = Pursuit(runtime.store, name)
     loop = _Loop(runtime, record, goal, propose, terms, observe)
     try:

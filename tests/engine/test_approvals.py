@@ -11,6 +11,7 @@ from carstore import events as e
 from carstore.clock import ManualClock
 from carstore.errors import InvalidEvent, NotFound
 from carstore.names import RunId, inbox_stream
+from engine import action_state
 from engine.approvals import NoApproval, approve, reject
 from engine.inbox import MAX_REASON_CHARS
 from projections import APPROVALS, row
@@ -90,6 +91,31 @@ async def test_several_different_people_have_to_consent_where_several_are_asked(
         assert await standing(store) == "open"
         assert await approve(store, R, "a1", by="cy") == 0
         assert [one.by for one in await answers(store)] == ["ann", "bob", "cy"]
+
+
+@pytest.mark.parametrize("again", ["Ann", "ANN", "\uff41nn"])
+@in_loop
+async def test_one_person_under_two_spellings_is_no_second_one(path: Path, again: str) -> None:
+    async with open_store(path) as store:
+        await append(store, received("a1"), asked(approvers=2))
+        assert await approve(store, R, "a1", by="ann") == 1
+        with pytest.raises(NoApproval, match="counts as ann, who has consented already"):
+            await approve(store, R, "a1", by=again)
+        assert [one.by for one in await answers(store)] == ["ann"]
+
+
+def test_what_stands_in_an_inbox_is_counted_by_person() -> None:
+    request: Any = asked(approvers=2)
+    state = action_state.Approval(request)
+    for name in ("ann", "ann\u200b", "Ann", "bob"):
+        assert not state.granted
+        state.answers.append(
+            e.ApprovalAnswered(action_id="a1", binding="b" * 64, approved=True, by=name, reason="")
+        )
+    assert state.granted
+    late = e.ApprovalAnswered(action_id="a1", binding="b" * 64, approved=False, by="z", reason="")
+    state.answers.insert(3, late)
+    assert state.refusal is late, "ann alone had not decided"
 
 
 @in_loop

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ir import Action, ActionType, Operator, Precondition, ToolCompensation
+from engine.ir import (
+    Action,
+    ActionRef,
+    ActionType,
+    Assumption,
+    Operator,
+    Precondition,
+    ToolCompensation,
+)
 from engine.policies import InvalidPolicy
 from engine.policy_file import policies_of
 from engine.rules.capabilities import CapabilitySet, as_policy
@@ -65,11 +73,12 @@ def test_every_key_that_an_action_names_counts_once(kind: ActionType) -> None:
         type=kind,
         parameters={"key": "k1"},
         preconditions=[Precondition(key="k2", operator=Operator.EXISTS)],
-        state_dependencies=["k3", "k1"],
-        expected_effects={"k4": 1, "fine": 2},
+        assumptions=[Assumption(key="k3", expected_value=1), Assumption(key="fine")],
+        state_dependencies=["k4", "k1"],
+        expected_effects={"k5": 1, "fine": 2},
     )
     one = CapabilitySet(allowed_state_keys=["fine"])
-    texts = [f"capability denied: state key 'k{n}' not allowed" for n in (1, 2, 3, 4)]
+    texts = [f"capability denied: state key 'k{n}' not allowed" for n in (1, 2, 3, 4, 5)]
     assert reasons(one, action) == texts
     assert reasons(CapabilitySet(), action) == []
 
@@ -95,6 +104,9 @@ def test_the_resolved_key_counts() -> None:
 
 
 def test_the_tool_that_undoes_an_action_has_to_be_allowed() -> None:
+    named = Action(tool="a", compensation=ActionRef(action_id="u"))
+    [found] = CapabilitySet(denied_tools=["b"]).violations(named, {}, Action(id="u", tool="b"))
+    assert found.reason == "capability denied: tool 'b' not allowed"
     action = Action(tool="a", compensation=ToolCompensation(tool="b"))
     assert reasons(CapabilitySet(allowed_tools=["a"]), action) == [
         "capability denied: tool 'b' not allowed"

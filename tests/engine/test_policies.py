@@ -227,6 +227,7 @@ def test_a_bare_decorator_takes_the_name_of_the_function() -> None:
         {"version": 0},
         {"version": True},
         {"version": 2**63},
+        {"name": "capabilities"},
     ],
 )
 def test_what_cannot_be_declared_is_refused(declared: dict[str, Any]) -> None:
@@ -258,5 +259,8 @@ def test_a_name_stands_for_one_policy() -> None:
     assert only_once([first, first]) == (first,)
     with pytest.raises(InvalidPolicy, match="two policies of this name"):
         only_once([first, other])
+    forged = Policy(name="capabilities", digest="0" * 64, decide=lambda _: None)
+    with pytest.raises(InvalidPolicy, match="permissions"):
+        only_once([forged])
     with pytest.raises(InvalidPolicy, match="@policy"):
         only_once([lambda _: None])  # type: ignore[list-item]

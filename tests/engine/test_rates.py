@@ -157,6 +157,29 @@ async def test_calls_are_counted_once_whether_told_or_read(path: Path, clock: Ma
 
 
 @in_loop
+async def test_a_call_counts_once_from_its_decision_on(path: Path, clock: ManualClock) -> None:
+    """So runs that decide at the same time know of each other."""
+    async with open_store(path, clock=clock) as store:
+        rates = rates_of(store)
+        rates.watch("t", SECOND)
+        await rates.ready("t")
+        one, other, elsewhere = rates.decided("t"), rates.decided("t"), rates.decided("u")
+        assert rates.recent("t", SECOND) == 2
+        clock.advance(5 * SECOND)
+        assert rates.recent("t", SECOND) == 2, "it is about to begin, however long ago it was"
+        rates.begun("t", one)
+        assert rates.recent("t", SECOND) == 2
+        rates.undecided(other)
+        rates.undecided(other)
+        rates.undecided(one)
+        rates.undecided(elsewhere)
+        assert rates.recent("t", SECOND) == 1
+        clock.advance(2 * SECOND)
+        assert rates.recent("t", SECOND) == 0
+        assert not rates._decided, "nothing is held for what is over"
+
+
+@in_loop
 async def test_a_shorter_interval_changes_nothing(path: Path, clock: ManualClock) -> None:
     async with open_store(path, clock=clock) as store:
         rates = rates_of(store)

@@ -816,7 +816,7 @@ CASES = [
                         "proposal_completed succeeded",
                     ],
                     {},
-                    cost(3, 3),
+                    cost(2, 3),
                     outputs={"again": 1.2},
                 ),
             },

@@ -47,6 +47,34 @@ def test_a_sensitive_value_is_not_shown() -> None:
     assert "$blob" not in said
 
 
+def test_a_sensitive_value_is_compared_and_not_shown() -> None:
+    values = {"0" * 64: "hunter2"}
+    secret = {"$blob": "0" * 64, "bytes": 9, "sensitive": True}
+    for state in (secret, {"inner": [secret]}):
+        right = Assumption(
+            key="x", expected_value=state if state is secret else {"inner": ["hunter2"]}
+        )
+        assert stale(right, found(state, 1), values) is None
+        said = stale(Assumption(key="x", expected_value="guess"), found(state, 1), values)
+        assert said is not None
+        assert "hunter2" not in said
+    assert stale(Assumption(key="x", expected_value="hunter2"), found(secret, 1), values) is None
+    wrong = stale(Assumption(key="x", expected_value=secret), found("other", 1), values)
+    assert wrong is not None
+    assert "hunter2" not in wrong
+
+
+def test_a_large_value_is_compared_and_shown_by_its_size() -> None:
+    values = {"0" * 64: list(range(500))}
+    large = {"$blob": "0" * 64, "bytes": 1900}
+    assert (
+        stale(Assumption(key="x", expected_value=list(range(500))), found(large, 1), values) is None
+    )
+    said = stale(Assumption(key="x", expected_value=1), found(large, 1), values)
+    assert said is not None
+    assert "a list of 500" in said
+
+
 def test_long_values_are_not_shown_in_full() -> None:
     said = stale(Assumption(key="x", expected_value="a" * 900), found(1, 1))
     assert said is not None
