@@ -26,7 +26,7 @@ from engine.rules.identifiers import problem_with_id, problem_with_state_key
 from engine.rules.policies import MAX_APPROVERS, InvalidPolicy, Policy
 from engine.rules.texts import search_of
 
-__all__ = ["load_permissions", "load_policies", "policies_of"]
+__all__ = ["MAX_SEARCHES", "load_permissions", "load_policies", "policies_of"]
 
 MAX_FILE_BYTES = 1024 * 1024
 """Of a file of policies or permissions: thousands of rules, and each is asked at each action."""

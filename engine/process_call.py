@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import os
+import re
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +25,16 @@ PATIENCE_SECONDS = GRACE_SECONDS + SWEEP_SECONDS + 5.0
 """How long a guard that was told to stop may take. It needs a tenth of that; one that is stopped by
 a debugger does not hold up the run for ever."""
 
+_GROUP = re.compile(rb"\A([1-9][0-9]{0,9})\n")
+"""The first line of the result: the worker's process group."""
+
 
 @frozen(kw_only=True)
 class Ended:
     """What is known of a call whose process is dead."""
 
     result: bytes
-    """All that was written to the result: the answer, if there is one, and the guard's line."""
+    """What was written to the result: the answer, if there is one, and the guard's line."""
     guard_code: int
     """0, unless the guard itself was killed: then the negative number of the signal."""
     last_words: str
@@ -95,11 +100,13 @@ class ProcessCall:
                 for pipe, take in zip(pipes, (self._take, tail.take), strict=True)
             ]
             await self._feed_and_wait(self._process, request)
+            if self._process.returncode:
+                await self._kill_group(sinks[0].ended)
             await asyncio.wait([sink.ended for sink in sinks], timeout=DRAIN_SECONDS)
             for sink in sinks:
                 sink.close()
         return Ended(
-            result=bytes(self._result),
+            result=_GROUP.sub(b"", bytes(self._result), count=1),
             guard_code=self._process.returncode or 0,
             last_words=tail.text,
             overflowed=self._overflowed,
@@ -134,6 +141,18 @@ class ProcessCall:
         feeding.cancel()
         await asyncio.wait({feeding})
 
+    async def _kill_group(self, result_ended: "asyncio.Future[None]") -> None:
+        """Do what the guard, which was killed, cannot do any more."""
+        until = asyncio.get_running_loop().time() + DRAIN_SECONDS
+        # The number may still be in the pipe. While any process is in the group, it is no other's.
+        while self._group is None and not result_ended.done():
+            if asyncio.get_running_loop().time() > until:
+                return  # the worker was killed before it called anything
+            await asyncio.sleep(0.005)
+        if self._group is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, signal.SIGKILL)
+
     def _end(self) -> None:
         self.stop()
         if self._last_resort is not None:
@@ -145,6 +164,12 @@ class ProcessCall:
             self.stop()
         else:
             self._result += data
+
+    @property
+    def _group(self) -> int | None:
+        """The worker's process group, once it has told."""
+        told = _GROUP.match(self._result)
+        return None if told is None else int(told[1])
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

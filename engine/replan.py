@@ -3,13 +3,13 @@
 The run that comes in the place of another is named after it (`RUN-r1`, `RUN-r2`, ...), so that its
 first append can happen once only: whoever goes on after a crash finds it, or asks again because
 there is none. Its `proposal_received` says which run it replaces. That nothing was proposed is
-recorded too, in the inbox of the aborted run.
+recorded too, in the inbox of the aborted run, and so is that what was proposed cannot be run.
 """
 
-import inspect
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
@@ -17,13 +17,16 @@ from carstore.errors import VersionConflict
 from carstore.events import ReplanDeclined
 from carstore.log import Entry, Expect
 from carstore.names import RunId, inbox_stream, run_stream
+from engine.asking import answer_of
 from engine.errors import RunExists
 from engine.ir import ActionResult, ActionStatus, Proposal, RunResult, RunStatus
+from engine.problems import InvalidProposal
 from engine.propose import Lineage, check_run_id
 from engine.results import result_of
 from engine.rules.budget import Budget
 from engine.run import Run
 from engine.runs import Observer
+from engine.threads import Threads
 
 if TYPE_CHECKING:
     from engine.runtime import Runtime
@@ -31,6 +34,18 @@ if TYPE_CHECKING:
 __all__ = ["Aborted", "Replan", "Replans", "successor_of"]
 
 _REPLAN = re.compile(r"-r(\d+)\Z")
+
+_TOO_LATE = "its time was over before anything else was proposed"
+
+MAX_REASON_CHARS = 4_000
+"""Of why nothing comes in the place of a run; as much as is kept of any error."""
+
+
+@frozen
+class _Nothing:
+    """That there is no other proposal."""
+
+    why: str
 
 
 @frozen(kw_only=True)
@@ -49,7 +64,7 @@ class Aborted:
 
 
 Replan: TypeAlias = Callable[[Aborted], "Proposal | Awaitable[Proposal | None] | None"]
-"""Proposes something else, or nothing."""
+"""Proposes something else, or nothing. A plain function is called in a thread."""
 
 
 def successor_of(run: Run) -> RunId:
@@ -70,6 +85,7 @@ class Replans:
             raise ValueError(f"max_replans is a whole number from 1, not {most!r:.40}")
         self._runtime = runtime
         self._replan = replan
+        self._threads = Threads()
         most = 0 if replan is None else most
         self.lineage = Lineage(replans_left=most, replan_on_rejection=on_rejection and most > 0)
 
@@ -103,20 +119,42 @@ class Replans:
             return await self._runtime.resume(name, observe=observe)
         if self._replan is None:
             return result
-        left = run.received.replans_left - 1
-        proposal = self._replan(_told(run, result, left))
-        if inspect.isawaitable(proposal):
-            proposal = await proposal
+        told = _told(run, result, run.received.replans_left - 1)
+        proposal = await self._asked(self._replan, told, run.received.deadline_at)
         try:
-            if proposal is None:
-                await self._decline(run, name)
-                return result
-            return await self._begin(run, name, proposal, observe)
+            if isinstance(proposal, _Nothing):
+                reason = proposal.why
+            else:
+                try:
+                    return await self._begin(run, name, proposal, observe)
+                except InvalidProposal as refused:
+                    reason = f"what was proposed cannot be run: {refused.message}"
+            await self._decline(run, name, reason[:MAX_REASON_CHARS])
+            return result
         except (RunExists, VersionConflict):  # somebody else has proposed meanwhile
             found = await self._runtime.find(name)
             if found is None or found.received.replaces != run.run_id:
                 raise
             return await self._runtime.resume(name, observe=observe)
+
+    async def _asked(
+        self, replan: Replan, told: Aborted, deadline_at: int | None
+    ) -> "Proposal | _Nothing":
+        """What is proposed, or why there is nothing. A thread that has not answered when the time
+        is over goes on, and nobody waits for it."""
+        seconds = None
+        if deadline_at is not None:
+            seconds = (deadline_at - self._runtime.store.clock.now()) / 1e6
+            if seconds <= 0:
+                return _Nothing(_TOO_LATE)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                said: Any = await answer_of(replan, told, self._threads)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return _Nothing(_TOO_LATE)
+        return _Nothing("nothing else was proposed") if said is None else said
 
     async def _begin(
         self, run: Run, name: RunId, proposal: Proposal, observe: Observer
@@ -136,13 +174,13 @@ class Replans:
             observe=observe,
         )
 
-    async def _decline(self, run: Run, name: RunId) -> None:
-        """Put down that nothing comes in the place of `run`.
+    async def _decline(self, run: Run, name: RunId, reason: str) -> None:
+        """Put down that nothing comes in the place of `run`, and why.
 
         Raises:
             VersionConflict: something has.
         """
-        declined = ReplanDeclined(run=run.run_id, reason="nothing else was proposed")
+        declined = ReplanDeclined(run=run.run_id, reason=reason)
         entry = Entry(inbox_stream(run.run_id), declined, run.run_id)
         expect = Expect(versions={run_stream(name): 0})
         await self._runtime.store.log.append(entry, expect=expect)

@@ -4,8 +4,9 @@ The executor starts this file with a new session and four pipes: the request on 
 tool's own printing on standard error, the result, and a lifeline. The process forks at once.
 
 * The **worker** leads a process group of its own, reads the request, loads the tools, sets its
-  limits, calls the tool and writes one line to the result: a JSON object with one of the keys
-  `output`, `raised`, `too_large`, `not_json`, `out_of_memory`.
+  limits, calls the tool and writes two lines to the result: the number of its group, before
+  anything else, and a JSON object with one of the keys `output`, `raised`, `too_large`, `not_json`,
+  `out_of_memory`.
 * The **guard** runs no code of the tool. It waits for the worker to end or for the lifeline to,
   whose other end only the executor's process holds, so that it ends when that process does,
   however it does. Then it stops the worker's group: SIGTERM, `GRACE_SECONDS`, SIGKILL. In any case
@@ -13,8 +14,10 @@ tool's own printing on standard error, the result, and a lifeline. The process f
 
 The guard exits after everything else is dead, so whoever waits for it knows that nothing of the
 call is left. On Linux it adopts what its descendants leave behind, so a process that went into
-another session is found too, and the worker is killed with the guard, should somebody kill that.
-On other systems a process that leaves the group is beyond its reach.
+another session is found too. On other systems a process that leaves the group is beyond its reach.
+
+Should somebody kill the guard, Linux kills the worker with it, and the executor kills the worker's
+group; a process that has left the group gets away then.
 """
 
 import contextlib
@@ -171,6 +174,7 @@ def _work(guard: int, result: int) -> None:
             return  # it was killed before that was set
         signal.signal(signal.SIGTERM, _stop)
         os.set_inheritable(result, False)  # noqa: FBT003 - it takes no keywords
+        os.write(result, b"%d\n" % os.getpid())  # whom to kill if the guard is gone
         with open(0, "rb", closefd=False) as file:
             request = file.read()
         nothing = os.open(os.devnull, os.O_RDONLY)

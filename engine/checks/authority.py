@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attrs import define, field
 
 from carstore.log import StateRead
+from engine.checks.called import tool_called
 from engine.checks.issues import Code, Severity
 from engine.checks.judging import Finding
 from engine.checks.unknown import has_unknown, marked
@@ -80,7 +81,7 @@ class Authorities:
         return [one for one in answers[0] if all(one in others for others in answers[1:])]
 
     def _judged(self, action: Action, parameters: dict[str, Any], sight: "_Sight") -> Judged:
-        tool = None if self.tools is None else self.tools.get(action.tool or "")
+        tool = tool_called(action, self.tools)
         return Judged(
             action=action,
             schema=None if tool is None else tool.schema,

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field
 
 from carstore.names import Json
+from engine.checks.called import calls_unknown_tool, tool_called
 from engine.checks.issues import Code
 from engine.checks.judging import Finding, Judged, judge
 from engine.checks.unknown import ANYTHING, Unknown, has_unknown
@@ -60,8 +61,9 @@ def outside_writers(graph: Graph, tools: Tools | None) -> int:
     for index in graph.forward:
         action = graph.actions[index]
         if action.type is ActionType.TOOL_CALL:
-            tool = None if tools is None else tools.get(action.tool or "")
-            if tools is None or (tool is not None and tool.context_parameter is not None):
+            tool = tool_called(action, tools)
+            writes = tool is not None and tool.context_parameter is not None
+            if writes or calls_unknown_tool(action, tools):
                 found |= 1 << index
     return found
 
@@ -142,7 +144,7 @@ def _settle(
 def _take_output(stop: Stop, tools: Tools | None, given: Mapping[str, Json]) -> None:
     """What the tool gives, as far as that is known."""
     action = stop.action
-    tool = None if tools is None else tools.get(action.tool or "")
+    tool = tool_called(action, tools)
     for name in (action.id, action.tool or ""):
         if name in given:
             stop.output = given[name]

@@ -12,6 +12,8 @@ from attrs import define, evolve, field, frozen
 from carstore.log import StateRead
 from carstore.names import Position
 from engine.begin import perform_state_action
+from engine.built_in import SLEEP, instant_of
+from engine.checks.called import tool_called
 from engine.checks.issues import Code, Severity
 from engine.checks.parameters import may_refuse, parameter_errors, substituted
 from engine.checks.unknown import Unknown, has_unknown
@@ -119,12 +121,13 @@ def judge(
 
 
 def _judge_call(judged: Judged, action: Action, tools: Tools | None) -> None:
-    if tools is None:
+    tool = tool_called(action, tools)
+    if tools is None and tool is None:
         what = f"there must be a tool '{action.tool}' that takes the parameters"
         judged.open.append(Open(what, "no tools were given", about_state=False))
         return
-    tool = tools.get(action.tool or "")
     if tool is None:
+        assert tools is not None
         near = suggestion(action.tool or "", tools.names())
         message = f"there is no tool '{action.tool}'{near or '; register it, or name another'}"
         derived = f"{action.id}.tool is '{action.tool}', and {len(tools)} tools were given"
@@ -135,9 +138,28 @@ def _judge_call(judged: Judged, action: Action, tools: Tools | None) -> None:
         Finding(code=Code.BAD_PARAMETERS, message=error, derived=derived)
         for error in parameter_errors(tool.schema, judged.parameters)
     ]
+    if tool is SLEEP and not judged.rejections:
+        _judge_instant(judged, action)
     if may_refuse(tool.schema.parameters, judged.parameters):
         what = f"'{tool.name}' must take what the parameters refer to"
         judged.open.append(Open(what, derived, about_state=False))
+
+
+def _judge_instant(judged: Judged, action: Action) -> None:
+    """What `sleep` is to wait for, by the rule of the engine; if it is none, the call fails."""
+    until = judged.parameters.get("until")
+    if not isinstance(until, str):
+        return
+    try:
+        instant_of(until)
+    except ValueError as error:
+        skips = action.failure_behavior is FailureBehavior.SKIP
+        judged.failure = Finding(
+            code=Code.BAD_PARAMETERS,
+            message=f"{error}{'; it is skipped, as it says' if skips else ''}",
+            derived=f"{action.id}.parameters.until, as tool 'sleep' reads it",
+            severity=Severity.WARNING if skips else Severity.ERROR,
+        )
 
 
 # --- the state ---

@@ -114,7 +114,7 @@ def simulate(
             f"{one.what}: {one.derived}"
             for index in course.order
             for one in course.stops[index].judged.open
-            if course.stops[index].status is ActionStatus.SUCCEEDED
+            if not course.stops[index].judged.rejections
         ),
         outside_writers=tuple(
             action.id for index, action in enumerate(graph.actions) if writers >> index & 1
@@ -145,7 +145,8 @@ def _forecast(stop: Stop, level: int) -> Forecast:
         status=stop.status,
         reason=stop.reason,
         output=stop.output if succeeded else None,
-        certain=not (succeeded and stop.judged.open),
+        # What is rejected for certain is, whatever else is open; a failure needs that it begins.
+        certain=not stop.judged.open or bool(stop.judged.rejections),
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from carstore.names import Json
 from engine.checks.authority import Authorities
+from engine.checks.called import calls_unknown_tool, tool_called
 from engine.checks.course import Course, Stop, follow
 from engine.checks.issues import Code, Issue, Report, Severity
 from engine.checks.judging import Finding
@@ -40,7 +41,8 @@ def verify(
     known here.
 
     Args:
-        tools: that the plan may call; None if nobody knows, and then nothing is said about them.
+        tools: that the plan may call; None if nobody knows, and then nothing is said about them,
+            but for those that are built in.
         state: all keys of the plan's scope with their values; None if nobody knows. A value may
             hold an `Unknown`.
         positions: of the newest change of each key, for assumptions about versions.
@@ -98,7 +100,7 @@ def _of_the_plan(
             message=f"{reason}. Split the plan",
             derived=f"{count} actions against max_actions of the permissions",
         )
-    if tools is None and any(one.type is ActionType.TOOL_CALL for one in proposal.actions):
+    if any(calls_unknown_tool(one, tools) for one in proposal.actions):
         yield Issue(
             action_id=None,
             severity=Severity.WARNING,
@@ -141,7 +143,7 @@ def _of_an_action(
 
 def _risky_retry(stop: Stop, tools: Tools | None) -> Iterator[Finding]:
     action = stop.action
-    tool = None if tools is None else tools.get(action.tool or "")
+    tool = tool_called(action, tools)
     if action.type is not ActionType.TOOL_CALL or tool is None:
         return
     retries = action.failure_behavior is FailureBehavior.RETRY and action.max_retries > 0

@@ -225,9 +225,13 @@ def require_approval(body: Body) -> Policy:
 
     def decide(judged: Judged) -> _Answer:
         undoing = undo_of(judged, tool)
-        asks = any(meant(judged, parameters) for _, parameters in calls_of(judged, tool))
-        if asks or (narrowed and undoing is not None and is_open(undoing)):
-            yield Ask("", reason, expires_us, body.get("approvers", 1))
+        approvers = body.get("approvers", 1)
+        for _, parameters in calls_of(judged, tool):
+            undoes = parameters is undoing
+            if meant(judged, parameters) or (undoes and narrowed and is_open(parameters)):
+                said = f"{reason} ('{tool}' undoes this action)" if undoes else reason
+                yield Ask("", said, expires_us, approvers)
+                return
 
     name = _name("require_approval", body, "contains")
     return _policy(name, "require_approval", body, decide)

@@ -31,6 +31,7 @@ def judged(
     parameters: dict[str, Any] | None = None,
     state: dict[str, Any] | None = None,
     calls: Callable[[str, int], int] = lambda tool, interval_us: 0,
+    undo: Action | None = None,
 ) -> Judged:
     """An action to be judged; its parameters are its own unless said."""
     action = action or Action(id="a", tool="t")
@@ -51,6 +52,7 @@ def judged(
         recent_calls=calls,
         run_id="r",
         source="planner",
+        undo=undo,
     )
 
 

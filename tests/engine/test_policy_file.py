@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from carstore import canonical
 from carstore.errors import NotFound
-from engine.ir import Action, ActionType, ToolCompensation
+from engine.ir import Action, ActionRef, ActionType, ToolCompensation
 from engine.policies import Ask, InvalidPolicy, Policy, Violation, judge_all
-from engine.policy_file import load_permissions, load_policies, policies_of
+from engine.policy_file import MAX_SEARCHES, load_permissions, load_policies, policies_of
+from engine.rules import texts
 from engine.rules.capabilities import CapabilitySet
 from engine.rules.file_rules import values_at
 from engine.rules.texts import texts_in
@@ -296,6 +297,47 @@ def test_deny_keyword_looks_at_every_depth_of_every_action() -> None:
     assert denied(policies_of({"deny_keyword": "4111"}), call(card=41111))
 
 
+def test_a_text_is_found_however_unicode_spells_it() -> None:
+    composed, taken_apart = "caf\u00e9", "cafe\u0301"
+    for keyword in (composed, taken_apart):
+        for text in (composed, taken_apart):
+            assert denied(policies_of({"deny_keyword": keyword}), call(q=f"a {text}!"))
+            body = {"tool": "http", "param": "q", "contains": keyword}
+            assert denied(policies_of({"deny_tool_param": body}), call(q=[text]))
+    assert denied(policies_of({"deny_keyword": "cafe"}), call(q=taken_apart)), "as it is written"
+    assert not denied(policies_of({"deny_keyword": "cafe"}), call(q=composed))
+
+
+def test_texts_next_to_each_other_are_not_one() -> None:
+    for keyword in ("ab", "a\0b", "a\ufffdb"):
+        assert not denied(policies_of({"deny_keyword": keyword}), call(q=["a", "b"], a="b"))
+
+
+def test_all_rules_that_look_for_a_text_walk_through_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    walked = []
+    monkeypatch.setattr(texts, "texts_in", lambda value: walked.append(1) or texts_in(value))
+    rules = [policies_of({"deny_keyword": f"k{n}"}) for n in range(200)]
+    rules += [rule("require_approval", tool="http", contains=f"c{n}") for n in range(100)]
+    assert judge_all(rules, judged(call(q=["a" * 20] * 1000))) == ([], [])
+    assert len(walked) == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_has_no_more_rules_that_look_for_a_text_than_can_be_asked() -> None:
+    words = [f'"w{n}"' for n in range(MAX_SEARCHES + 1)]
+    assert len(loaded(f"deny_keyword = [{', '.join(words[1:])}]")) == MAX_SEARCHES
+    with pytest.raises(InvalidPolicy, match="at most 200 are allowed") as caught:
+        loaded(f"deny_keyword = [{', '.join(words)}]")
+    assert caught.value.path == f"deny_keyword[{MAX_SEARCHES}]"
+    param = '[[deny_tool_param]]\ntool = "t"\nparam = "p"\ncontains = "w"\n'
+    with pytest.raises(InvalidPolicy, match="look for a text"):
+        loaded(f"deny_keyword = [{', '.join(words[1:])}]\n{param}")
+    tools = [f'"t{n}"' for n in range(500)]
+    assert len(loaded(f"deny_tool = [{', '.join(tools)}]")) == 500
+
+
 def test_deny_tool_param_by_presence() -> None:
     policy = rule("deny_tool_param", tool="http", param="proxy")
     assert denied(policy, call(proxy=None))
@@ -456,6 +498,62 @@ def test_the_call_that_undoes_an_action_is_judged_too(policy: Policy) -> None:
     assert denied(policy, Action(tool="other", compensation=undo))
     asks = rule("require_approval", tool="http")
     assert asked(asks, Action(tool="other", compensation=undo))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        policies_of({"deny_tool": "http"}),
+        policies_of({"deny_keyword": "evil"}),
+        rule("deny_tool_param", tool="http", param="url", contains="evil"),
+        rule("allow_tool_param", tool="http", param="url", allow=["good"]),
+        rule("require_state", tool="http", key="k", value=1),
+    ],
+    ids=lambda policy: policy.name,
+)
+def test_an_action_that_undoes_another_is_judged_with_that_one(policy: Policy) -> None:
+    action = Action(tool="other", compensation=ActionRef(action_id="u"))
+    undo = Action(id="u", tool="http", parameters={"url": "evil"})
+    assert denied(policy, action, undo=undo)
+    assert policy.reads_for(action, undo) == policy.reads
+    fine = Action(id="u", tool="http", parameters={"url": "good"})
+    assert denied(policy, action, undo=fine, state={"k": 1}) is policy.name.endswith("tool:http")
+
+
+def undone(tool: str, **parameters: Any) -> Action:
+    return Action(tool="other", compensation=ToolCompensation(tool=tool, parameters=parameters))
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [{"contains": "@other"}, {"param": "to"}, {"param": "to.all", "contains": "@other"}],
+    ids=str,
+)
+def test_consent_is_asked_where_it_cannot_be_told_what_undoes_an_action(
+    narrowed: dict[str, Any],
+) -> None:
+    """Nobody is asked again when it is undone, so what is not known yet counts as meant."""
+    policy = rule("require_approval", tool="mail", **narrowed)
+    blob = {"$blob": "0" * 64, "bytes": 9}
+    for unknown in ("$find.output", "$find.output.to", [{"x": "$find.output"}], blob, {"y": blob}):
+        assert asked(policy, undone("mail", to=unknown))
+        assert not asked(policy, undone("wipe", to=unknown))
+        ref = Action(tool="other", compensation=ActionRef(action_id="u"))
+        verdict = policy.judge(judged(ref, undo=call("mail", to=unknown)))
+        assert [type(one) for one in verdict] == [Ask]
+    for known in ("costs $5", "see $find.output", "$$find.output"):
+        assert not asked(policy, undone("mail", text=known))
+        assert not asked(policy, call("mail", text=known))
+    literal = call("mail", text="$find.output")
+    assert not asked(policy, literal), "its own parameters are known: that is text"
+
+
+def test_consent_is_asked_for_an_action_that_undoes_another() -> None:
+    policy = rule("require_approval", tool="mail")
+    action = Action(tool="other", compensation=ActionRef(action_id="u"))
+    assert not judge_all([policy], judged(action, undo=call("wipe")))[1]
+    [ask] = judge_all([policy], judged(action, undo=call("mail")))[1]
+    assert ask.reason.endswith("('mail' undoes this action)")
 
 
 def test_rules_about_different_things_have_different_names() -> None:

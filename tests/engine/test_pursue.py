@@ -810,3 +810,22 @@ def test_the_page_names_arguments_statuses_and_limits() -> None:
 
 def test_the_longest_id_is_as_long_as_the_page_says() -> None:
     assert len(step_id("x" * 121, MAX_STEPS)) == 128
+
+
+@in_loop
+async def test_an_id_that_would_be_too_long_for_a_later_step_is_refused_at_the_start(
+    db: Path,
+) -> None:
+    """For the replacement of the last step too, if there may be one."""
+    async with opened(db) as store:
+        for most, room in ((0, 121), (2, 118), (12, 117)):
+            options: dict[str, Any] = (
+                {"replan": lambda _: None, "max_replans": most} if most else {}
+            )
+            made = runtime(store, [], **options)
+            done = await made.pursue("goal", lambda _: Done(), pursuit="p" * room)
+            assert done.status == "done"
+            head = await store.log.head()
+            with pytest.raises(InvalidRunId):
+                await made.pursue("goal", lambda _: Done(), pursuit="q" * (room + 1))
+            assert await store.log.head() == head

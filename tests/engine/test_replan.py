@@ -1,6 +1,7 @@
 """What comes in the place of a run that was aborted."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,68 @@ async def test_a_name_that_has_no_room_for_another_is_refused_when_that_is_due(d
         made = runtime(store, tools(), replan=Planner([GOOD]))
         with pytest.raises(InvalidRunId):
             await made.execute(BAD, run_id="x" * 127)
+
+
+# --- how it is asked ---
+
+
+@in_loop
+async def test_a_plain_function_takes_its_time_and_holds_up_nobody(db: Path) -> None:
+    """It is called in a thread."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(_: Aborted) -> Proposal:
+        asked.set()
+        assert answer.wait(10)
+        return GOOD
+
+    async with opened(db) as store:
+        run = asyncio.create_task(runtime(store, tools(), replan=slow).execute(BAD, run_id="r"))
+        await until(asked.is_set)
+        answer.set()  # which nobody could, if the loop were held up
+        assert (await run).status == "succeeded"
+
+
+@in_loop
+async def test_it_is_not_waited_for_beyond_the_deadline(db: Path) -> None:
+    async def never(_: Aborted) -> Proposal:
+        await asyncio.Event().wait()
+        return GOOD
+
+    async with opened(db) as store:
+        made = runtime(store, tools(), replan=never)
+        found = await asyncio.wait_for(made.execute(BAD, run_id="r", timeout_secs=0.5), 10)
+        assert (found.run_id, found.status) == ("r", "rolled_back")
+        [declined] = await of_run(store, "r", e.ReplanDeclined)
+        assert declined.reason == "its time was over before anything else was proposed"
+        assert await made.unfinished() == []
+
+
+@in_loop
+async def test_it_is_not_asked_when_the_deadline_has_passed(db: Path) -> None:
+    clock, planner = ManualClock(), Planner([GOOD])
+    async with opened(db, clock=clock) as store:
+
+        def dies(_: Aborted) -> Proposal:
+            raise RuntimeError("no answer")
+
+        with pytest.raises(RuntimeError):
+            await runtime(store, tools(), replan=dies).execute(BAD, run_id="r", timeout_secs=60)
+        clock.advance(60_000_000)
+        found = await runtime(store, tools(), replan=planner).resume("r")
+        assert (found.run_id, planner.told) == ("r", [])
+        assert await replan_of(store, "r") == "declined"
+
+
+@in_loop
+async def test_what_cannot_be_run_is_no_replacement_and_is_not_asked_for_again(db: Path) -> None:
+    """What came of the aborted run is told all the same."""
+    planner = Planner([plan(call("a", dependencies=["nobody"])), GOOD])
+    async with opened(db) as store:
+        made = runtime(store, tools(), replan=planner)
+        found = await made.execute(BAD, run_id="r")
+        assert (found.run_id, found.status) == ("r", "rolled_back")
+        [declined] = await of_run(store, "r", e.ReplanDeclined)
+        assert declined.reason.startswith("what was proposed cannot be run: ")
+        assert (await made.resume("r")).run_id == "r"
+        assert len(planner.told) == 1

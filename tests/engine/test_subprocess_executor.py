@@ -471,6 +471,23 @@ async def test_the_worker_dies_when_its_guard_is_killed(make: Make, tmp_path: Pa
     await all_dead([worker])
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+@in_loop
+async def test_what_a_tool_runs_in_the_background_dies_when_its_guard_is_killed(
+    make: Make, tmp_path: Path, deaf: bool
+) -> None:
+    path = tmp_path / "pids"
+    params = {"path": str(path), "deaf": deaf}
+    call = asyncio.create_task(make().execute("family", params))
+    worker, child = await noted(path)
+    found = subprocess.run(["ps", "-o", "ppid=", "-p", str(worker)], capture_output=True, text=True)
+    os.kill(int(found.stdout), signal.SIGKILL)
+    with pytest.raises(ToolProcessEnded) as caught:
+        await call
+    assert caught.value.signal == signal.SIGKILL
+    await all_dead([worker, child])
+
+
 # --- the context ---
 
 

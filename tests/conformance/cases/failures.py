@@ -16,7 +16,7 @@ CASES = [
         "retries: the third attempt succeeds, after 100 and 200 milliseconds",
         [call("get", "fetch", failure_behavior="retry")],
         tools=FLAKY,
-        options={"backoff": {"base_ms": 100}},
+        options={"backoff": {}},
         expect=ends(
             "succeeded",
             {"get": "succeeded"},

@@ -4,7 +4,7 @@ from typing import Any
 
 from engine import Precondition, ToolContext, tool
 from engine.checks import Simulation, Unknown, simulate
-from engine.ir import Action, ActionRef
+from engine.ir import Action, ActionRef, Operator
 from engine.tools import Tools
 from tests.engine.harness import call, check, plan, read, write
 
@@ -129,3 +129,13 @@ def test_without_tools_any_call_may_write_anything() -> None:
     found = simulated(read("r", "x"), call("a", "give"), state={"x": 1}, tools=None)
     assert left(found) == {"x": None}
     assert not found.actions[1].certain
+
+
+def test_what_fails_for_certain_once_it_begins_is_not_certain_to_begin() -> None:
+    """A condition beside it is open: then the engine would reject it, and nothing is undone."""
+    action = check("c", "x", 2, preconditions=[Precondition(key="y", operator=Operator.EXISTS)])
+
+    found = simulate(plan(write("w", "x", 1), action), None)
+    forecast = found.actions[1]
+    assert (forecast.status, forecast.certain) == ("failed", False)
+    assert any("y exists" in one for one in found.assumes)

@@ -418,3 +418,45 @@ def test_every_code_is_documented_and_nothing_else_is() -> None:
 
     text = (DOCS / "checks.md").read_text(encoding="utf-8")
     assert re.findall(r"(?m)^\| `(\w+)` \| (?:error|warning)", text) == [one.value for one in Code]
+
+
+# --- the tools that are built in ---
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        (call("s", "sleep", parameters={"seconds": -1}), "bad_parameters"),
+        (call("s", "sleep", parameters={"until": "tomorrow"}), "bad_parameters"),
+        (call("s", "sleep", parameters={"until": "2030-01-31T12:00:00"}), "bad_parameters"),
+        (call("s", "sleep", parameters={"until": "9999-12-31T23:59:59-01:00"}), "bad_parameters"),
+        (call("s", "wait_signal"), "bad_parameters"),
+    ],
+)
+def test_what_is_built_in_is_checked_also_if_no_tools_are_given(
+    tools: Any, action: Action, code: str
+) -> None:
+    assert codes(action, tools=tools) == [("s", code)]
+
+
+def test_an_instant_is_judged_as_the_engine_judges_it() -> None:
+    skips = call("s", "sleep", parameters={"until": "soon"}, failure_behavior="skip")
+    [issue] = issues(skips)
+    assert (issue.severity, issue.code) == (Severity.WARNING, Code.BAD_PARAMETERS)
+    assert "'soon' is no instant" in issue.message
+    assert issues(call("s", "sleep", parameters={"until": "2030-01-31T12:00:00Z"})) == []
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_what_a_sleep_gives_is_known(tools: Any) -> None:
+    nap = call("s", "sleep", parameters={"seconds": 1})
+    assert codes(nap, write("w", "k", "$s.output.until"), tools=tools) == []
+    assert codes(nap, write("w", "k", "$s.output.nope"), tools=tools) == [
+        ("w", "unresolved_reference")
+    ]
+
+
+def test_a_tool_of_the_same_name_is_the_one_that_is_checked() -> None:
+    own = tool(name="sleep", parameters={"type": "object"}, read_only=True)(lambda **_: None)
+    assert issues(call("s", "sleep", parameters={"until": "tomorrow"}), tools=Tools([own])) == []
