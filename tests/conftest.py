@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-settings.register_profile("usual", max_examples=40, deadline=None)
+settings.register_profile("usual", max_examples=25, deadline=None)
 settings.register_profile("long", max_examples=200, deadline=None)
 
 

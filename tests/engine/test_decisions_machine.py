@@ -39,7 +39,7 @@ from tests.engine.harness import NO_WAIT, People, call, opened, plan, state_of, 
 QUICK = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    max_examples=int(os.environ.get("EXAMPLES", "40")),
+    max_examples=int(os.environ.get("EXAMPLES", "20")),
 )
 
 SECOND = 1_000_000

@@ -30,7 +30,7 @@ from tests.engine.interpreter import ALWAYS, EFFECT, Came, Interpreter, Outcome,
 QUICK = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    max_examples=int(os.environ.get("EXAMPLES", "60")),
+    max_examples=int(os.environ.get("EXAMPLES", "40")),
 )
 
 
