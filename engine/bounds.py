@@ -1,16 +1,15 @@
 """The bounds of a run: what its rules say of an action, and what its budget and its tools allow."""
 
 from collections.abc import Mapping
-from functools import partial
 
 from carstore.names import Json
 from engine.action_state import ActionState
 from engine.authority import Verdict
 from engine.declare import Tool
 from engine.desk import Desk
-from engine.ir import Action
+from engine.ir import Action, ActionRef
 
-__all__ = ["cache_ttl_us", "count_calls", "counts_calls", "judge", "over_budget"]
+__all__ = ["cache_ttl_us", "count_calls", "counts_calls", "judge", "over_budget", "undone_by"]
 
 
 def counts_calls(desk: Desk) -> bool:
@@ -68,15 +67,17 @@ def judge(
         tool,
         parameters,
         desk.journal.state.read,
-        partial(_recent_calls, desk) if limited else _never_called,
+        desk.equipment.rates.recent if limited else _never_called,
         run_id=desk.run.run_id,
         source=desk.run.received.source,
+        undo=undone_by(desk, action),
     )
 
 
-def _recent_calls(desk: Desk, tool: str, interval_us: int) -> int:
-    decided = sum(made.tool.name == tool for made in desk.calls.to_start)
-    return desk.equipment.rates.recent(tool, interval_us) + decided
+def undone_by(desk: Desk, action: Action) -> Action | None:
+    """The action of the plan that undoes `action`, if its compensation names one."""
+    named = action.compensation
+    return desk.run.of(named.action_id).action if isinstance(named, ActionRef) else None
 
 
 def _never_called(_: str, __: int) -> int:

@@ -14,7 +14,7 @@ from engine.begin import (
     grounds_of,
     perform_state_action,
 )
-from engine.bounds import count_calls, judge, over_budget
+from engine.bounds import count_calls, judge, over_budget, undone_by
 from engine.desk import Desk
 from engine.dispatch import begin_call
 from engine.ending import complete
@@ -65,7 +65,8 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
     if desk.must_wait(index, state.do, undo=False) or over_budget(desk, index, state):
         return
     await count_calls(desk)
-    grounds = grounds_of(state.action) | desk.authority.keys(state.action)
+    undo = undone_by(desk, state.action)
+    grounds = grounds_of(state.action) | desk.authority.keys(state.action, undo)
     await desk.journal.fetch(grounds)
     contested = next((key for key in grounds if key in desk.contested), None)
     if contested is not None:
@@ -84,7 +85,11 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
         case Ready() if tool is not None and tool.waits:
             begin_wait(desk, index, state, begun)
         case Ready():
+            assert tool is not None  # one that is not known was refused
+            desk.calls.decide(index, tool.name)  # other runs decide during what follows
             await begin_call(desk, index, state, begun, secrets_in(begun.parameters, values))
+            if not any(made.index == index for made in desk.calls.to_start):
+                desk.calls.put_off(index)
 
 
 def _ask(desk: Desk, index: int, state: ActionState, request: e.ApprovalRequested) -> None:
@@ -99,6 +104,8 @@ def _judged(desk: Desk, action: Action) -> list[Json]:
     found: list[Json] = []
     for condition in action.preconditions:
         found += [condition.value, desk.journal.state.value(condition.key)]
+    for assumption in action.assumptions:
+        found += [assumption.expected_value, desk.journal.state.value(assumption.key)]
     if action.type is ActionType.ASSERTION:
         found += [desk.journal.state.value(key) for key in keys_read(action)]
         found.append(action.parameters.get("expected"))

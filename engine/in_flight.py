@@ -14,6 +14,7 @@ from engine.bell import Bell
 from engine.equipment import Equipment
 from engine.execute import CANCEL_GRACE_SECONDS, Call, Ending, Outcome, masked, perform
 from engine.journal import Journal
+from engine.rates import Decided
 
 __all__ = ["STOPPED", "InFlight", "Place"]
 
@@ -49,6 +50,8 @@ class InFlight:
     """Calls that were interrupted because the run stops."""
     tokens: dict[int, tuple[str, int]] = field(factory=dict)
     """Action -> tool and number of the token, for each that has a turn and is not called yet."""
+    decided: dict[int, Decided] = field(factory=dict)
+    """Action -> its call, which counts for rules of all runs, until it is made or is not to be."""
 
     def has_outcome(self, place: Place) -> bool:
         """Whether a call has ended, and what came of it is not taken in."""
@@ -75,14 +78,26 @@ class InFlight:
                 made.grounds[key] = self.journal.state.known[key].position
             place = (made.index, made.undo)
             self.tokens.pop(made.index, None)
-            self.equipment.rates.begun(made.tool.name)
+            decided = None if made.undo else self.decided.pop(made.index, None)
+            self.equipment.rates.begun(made.tool.name, decided)
             task = asyncio.create_task(self._make(place, made))
             task.add_done_callback(partial(self._end_badly, place, made))
             self.running[place] = (made, task)
         self.to_start.clear()
 
+    def decide(self, index: int, tool: str) -> None:
+        """The rules let an action call its tool: from here on, this call counts."""
+        self.decided[index] = self.equipment.rates.decided(tool)
+
+    def put_off(self, index: int) -> None:
+        """The call of an action is not made in this turn, and does not count."""
+        decided = self.decided.pop(index, None)
+        if decided is not None:
+            self.equipment.rates.undecided(decided)
+
     def drop_decided(self) -> None:
         """Do not make the calls that were decided on in this turn, but for compensations."""
+        self._put_all_off()
         for made in self.to_start:
             if not made.undo and made.reuse_key is not None:
                 self.journal.give_way(flight(made.reuse_key))
@@ -165,12 +180,18 @@ class InFlight:
         """What was decided and taken in in this turn was not recorded."""
         self.taken.clear()
         self.to_start.clear()
+        self._put_all_off()
+
+    def _put_all_off(self) -> None:
+        for index in list(self.decided):
+            self.put_off(index)
 
     async def drop(self) -> None:
         """Stop waiting for anything: the run is finished, or not ours any more."""
         for tool, number in self.tokens.values():
             self.equipment.rates.refund(tool, number)
         self.tokens.clear()
+        self._put_all_off()
         dropped = list(self.running.values())
         for made, task in dropped:
             made.context.request_cancel()

@@ -152,7 +152,8 @@ class Runtime:
         self._budget = budget
 
     def set_capabilities(self, capabilities: CapabilitySet | None) -> None:
-        """What runs that begin from now on may use; None: everything."""
+        """What runs that begin from now on may use; None: everything. It is put down in the log
+        with the first of them."""
         self._rules.permit(capabilities)
 
     def add_policy(self, policy: Policy) -> None:

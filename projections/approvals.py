@@ -18,6 +18,7 @@ from carstore.events import (
     ApprovalRequested,
 )
 from carstore.log import Recorded
+from carstore.people import person
 from projections.view import Key, Rows, View, run_key
 
 WentOn: TypeAlias = (
@@ -49,7 +50,7 @@ class Approval:
     approvers: int
     """How many different people have to consent."""
     given: int = 0
-    """How many have, as long as the request was open."""
+    """How many people have, as long as the request was open."""
     given_by: str = "[]"
     """Canonical JSON: their names, in order."""
     expires_at: int | None
@@ -102,7 +103,7 @@ def _answered(request: Approval, event: ApprovalAnswered) -> Approval:
     if not event.approved:
         return changed(request, status="refused")
     names = loads_trusted(request.given_by)
-    if event.by in names:
+    if person(event.by) in map(person, names):
         return request
     given = len(names) + 1
     status = "approved" if given >= request.approvers else "open"
@@ -111,7 +112,7 @@ def _answered(request: Approval, event: ApprovalAnswered) -> Approval:
 
 APPROVALS: View[ApprovalEvent, Approval] = View(
     name="approvals",
-    version=1,
+    version=2,
     kinds=get_args(ApprovalEvent),
     row=Approval,
     key=("run_id", "action_id"),

@@ -460,7 +460,7 @@ def test_rules_in_python_cannot_take_the_place_of_permissions(folder: Folder) ->
     (folder / "a.py").write_text(rule)
     (folder / "agent.json").write_text('{"denied_tools": ["double"]}')
     error = refused(folder, "--policies", "a.py", "--permissions", "agent.json")
-    assert (error["code"], error["path"]) == ("invalid_policy", "agent.json")
+    assert (error["code"], error["path"]) == ("invalid_policy", "a.py")
 
 
 def test_a_budget_to_draw_on_has_to_be_there(folder: Folder) -> None:
