@@ -34,8 +34,15 @@ def begin_wait(desk: Desk, index: int, state: ActionState, begun: Ready) -> None
     except ValueError as error:
         desk.record(commit.failed(state.action, attempt, str(error), desk.equipment.backoff))
         return
+    timeout_ms = state.action.timeout_ms
+    timeout_at = None if timeout_ms is None else now + timeout_ms * 1000
+    times_out = timeout_at is not None and (due_at is None or timeout_at < due_at)
     wait = e.WaitStarted(
-        action_id=state.action.id, attempt=attempt, due_at=due_at, signal=params.get("name")
+        action_id=state.action.id,
+        attempt=attempt,
+        due_at=timeout_at if times_out else due_at,
+        signal=params.get("name"),
+        times_out=times_out,
     )
     desk.record([wait])
     desk.hold(index)
@@ -104,13 +111,15 @@ def _end(desk: Desk, state: ActionState, wait: e.WaitStarted) -> None:
         taken = e.SignalTaken(action_id=state.action.id, signal=wait.signal or "", number=number)
         desk.record([taken])
         _succeed(desk, state, wait, value)
-    elif wait.signal is None:
+    elif wait.signal is None and not wait.times_out:
         _succeed(desk, state, wait, {"until": rfc3339(Micros(wait.due_at or 0))})
     else:
         # One that was sent in time, and not heard yet, ends the wait: then all is decided again.
         inbox = inbox_stream(desk.run.run_id)
         desk.journal.expected[inbox] = desk.run.inbox_version
         error = f"no signal {wait.signal!r} came in time"
+        if wait.times_out:
+            error = f"action timed out after {state.action.timeout_ms}ms"
         desk.record(commit.failed(state.action, wait.attempt, error, desk.equipment.backoff))
 
 

@@ -17,6 +17,8 @@ class WaitStarted:
     due_at: int | None = None
     """Microseconds UTC."""
     signal: str | None = None
+    times_out: bool = False
+    """Whether `due_at` is the end of the time that the action may take: then it fails."""
 
 
 @frozen(kw_only=True)

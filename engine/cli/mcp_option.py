@@ -11,7 +11,7 @@ import click
 from attrs import frozen
 
 from engine.cli.errors import BadUsage
-from engine.mcp_tools import mcp_tools
+from engine.mcp.tools import mcp_tools
 from engine.tools import Tools
 
 __all__ = ["McpServer", "mcp_option", "mcp_server", "with_mcp_tools"]

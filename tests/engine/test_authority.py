@@ -201,9 +201,7 @@ async def test_registering_and_removing_are_events(db: Path, hands: Hands) -> No
 @in_loop
 async def test_a_limit_of_calls_denies_across_runs_and_restarts(db: Path, hands: Hands) -> None:
     tools = [hands.tool("http", 1)]
-    rule = policies_of(
-        {"rate_limit_tool": {"tool": "http", "max_calls": 2, "interval_secs": 60.0}}
-    )
+    rule = policies_of({"rate_limit_tool": {"tool": "http", "max_calls": 2, "interval_secs": 60.0}})
     two = [call(name, "http", failure_behavior="skip") for name in ("a", "b")]
     async with opened(db) as store:
         assert (await execute(store, tools, plan(*two), policies=[rule])).status == "succeeded"

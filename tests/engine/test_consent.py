@@ -168,9 +168,7 @@ async def test_a_driver_that_is_busy_hears_the_answer(db: Path, hands: Hands) ->
         await go_on.wait()
 
     tools = [hands.tool("send"), hands.tool("slow", does=slow, read_only=True)]
-    proposal = plan(
-        call("send", failure_behavior="skip"), call("slow", failure_behavior="skip")
-    )
+    proposal = plan(call("send", failure_behavior="skip"), call("slow", failure_behavior="skip"))
     async with opened(db) as store:
         run = asyncio.create_task(
             execute(store, tools, proposal, run_id="r", policies=[asking("send")])

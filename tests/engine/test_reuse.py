@@ -10,7 +10,17 @@ from carstore import events as e
 from carstore.clock import ManualClock
 from engine import resolve
 from engine.prove.people import People
-from tests.engine.harness import Hands, call, execute, in_loop, opened, plan, resume, runtime, set_state
+from tests.engine.harness import (
+    Hands,
+    call,
+    execute,
+    in_loop,
+    opened,
+    plan,
+    resume,
+    runtime,
+    set_state,
+)
 
 SECOND = 1_000_000
 
@@ -36,9 +46,7 @@ async def pause(**_: Any) -> str:
 
 @pytest.mark.parametrize("processes", [1, 2])
 @in_loop
-async def test_equal_calls_in_flight_are_made_once(
-    db: Path, hands: Hands, processes: int
-) -> None:
+async def test_equal_calls_in_flight_are_made_once(db: Path, hands: Hands, processes: int) -> None:
     """Whether the runs share a process or not; all have the one result."""
     tools = [hands.tool("fetch", does=pause)]
     async with opened(db) as one, opened(db) as two:
@@ -136,9 +144,7 @@ async def test_a_doubt_resolved_as_succeeded_is_remembered(db: Path, hands: Hand
 
     async with opened(db, people) as store:
         action = asks(timeout_ms=20)
-        waits = await execute(
-            store, [hands.tool("fetch", does=hang)], plan(action), run_id="r"
-        )
+        waits = await execute(store, [hands.tool("fetch", does=hang)], plan(action), run_id="r")
         assert waits.status == "waiting"
         await resolve(store, waits.result.run_id, "a", "succeeded", output="made")
         tools = [hands.tool("fetch", "again")]

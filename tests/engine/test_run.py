@@ -30,7 +30,9 @@ from tests.engine.harness import (
 
 def begun(*actions: Action, **options: Any) -> Run:
     proposal = plan(*actions)
-    event = received(proposal, Tools(), Options(scope=Scope("main"), **options), LogId("log"), Terms())
+    event = received(
+        proposal, Tools(), Options(scope=Scope("main"), **options), LogId("log"), Terms()
+    )
     run = Run.begin(RunId("r"), event, proposal)
     run.apply(event, None)
     return run

@@ -175,9 +175,7 @@ async def test_charges_at_the_same_time_share_what_there_is(db: Path) -> None:
         assert await balance(store, "team") == Balance(100 * CENT, 0, 100 * CENT)
 
 
-@pytest.mark.parametrize(
-    ("resolution", "spent"), [("succeeded", 40), ("failed", 0), ("retry", 40)]
-)
+@pytest.mark.parametrize(("resolution", "spent"), [("succeeded", 40), ("failed", 0), ("retry", 40)])
 @in_loop
 async def test_what_is_in_doubt_stays_reserved_until_somebody_knows(
     db: Path, resolution: Any, spent: int

@@ -36,7 +36,7 @@ def hands() -> Hands:
 
 
 def sleep(name: str, **params: Any) -> Any:
-    fields = {one: params.pop(one) for one in ("failure_behavior",) if one in params}
+    fields = {one: params.pop(one) for one in ("failure_behavior", "timeout_ms") if one in params}
     return call(name, "sleep", parameters=params, **fields)
 
 
@@ -194,6 +194,34 @@ async def test_a_signal_that_came_when_the_time_was_over_stays_for_the_next_wait
         seen = await resume(store, [], "r")
         assert seen.errors["a"] == "no signal 'go' came in time"
         assert seen.outputs["b"] == "late"
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        (sleep("a", seconds=10, timeout_ms=3000), "action timed out after 3000ms"),
+        (sleep("a", seconds=3, timeout_ms=3000), None),
+        (
+            sleep("a", until="2030-01-31T12:00:00Z", timeout_ms=3000),
+            "action timed out after 3000ms",
+        ),
+        (awaits("a", timeout_ms=3000), "action timed out after 3000ms"),
+        (awaits("a", timeout_ms=3000, timeout_secs=9), "action timed out after 3000ms"),
+        (awaits("a", timeout_ms=3000, timeout_secs=3), "no signal 'go' came in time"),
+    ],
+)
+@in_loop
+async def test_a_wait_takes_no_longer_than_its_action_may(
+    db: Path, action: Any, error: str | None
+) -> None:
+    """Also if nobody drives the run then."""
+    clock = ManualClock()
+    async with opened(db, clock=clock) as store:
+        first = await execute(store, [], plan(action), run_id="r")
+        clock.advance(3 * SECOND - 1)
+        assert (await resume(store, [], "r")).kinds == first.kinds
+        clock.advance(1)
+        assert (await resume(store, [], "r")).errors == {"a": error}
 
 
 @in_loop

@@ -169,7 +169,7 @@ def test_what_is_named_again_is_quoted_for_a_shell() -> None:
 
 def test_a_run_goes_on_with_the_mcp_servers_that_are_named_again(folder: Folder) -> None:
     pytest.importorskip("mcp", reason="the extra mcp is not installed")
-    server = shlex.join([sys.executable, str(ROOT / "tests/engine/mcp_server.py"), "stdio"])
+    server = shlex.join([sys.executable, str(ROOT / "tests/engine/mcp/mcp_server.py"), "stdio"])
     content = plan(WAIT, call("sum", "calc/add", "wait", a=1, b=2))
     name = folder.plan(content)
     done = cli("run", "a.db", name, "--mcp", f"calc={server}", "--run-id", "m")

@@ -13,7 +13,7 @@ import pytest
 from carstore import events as e
 from engine.calling import call as made
 from engine.context import current_context
-from engine.subprocess_executor import SubprocessExecutor
+from engine.process.executor import SubprocessExecutor
 from engine.tools import ToolExecutor, Tools, ToolSchema, load_tools
 from engine.unknown_outcome import OutcomeUnknown
 from tests.engine.harness import Seen, call, execute, in_loop, opened, plan

@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 from carstore.names import Json
 from engine.context import ToolContext
 from engine.declare import Tool
-from engine.mcp_connection import Connection, Server
-from engine.mcp_errors import McpNotInstalled, McpToolFailed, clipped
+from engine.mcp.connection import Connection, Server
+from engine.mcp.errors import McpNotInstalled, McpToolFailed, clipped
 from engine.problems import suggestion
 from engine.rules.tool_hints import Hints, contradiction, effect_of
 from engine.tool_schema import EffectMode, InvalidTool, ToolSchema

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from engine.subprocess_child import GRACE_SECONDS, SWEEP_SECONDS
-from engine.tail import Tail, read_pipe
+from engine.process.child import GRACE_SECONDS, SWEEP_SECONDS
+from engine.process.tail import Tail, read_pipe
 
 __all__ = ["Ended", "ProcessCall"]
 
-CHILD = str(Path(__file__).with_name("subprocess_child.py"))
+CHILD = str(Path(__file__).with_name("child.py"))
 
 DRAIN_SECONDS = 1.0
 """How long pipes are read after the guard's end. Only a process that got away holds them open."""

@@ -21,8 +21,7 @@ from carstore import canonical
 from carstore.names import Json
 from engine.context import ToolContext, current_context
 from engine.execute import MAX_OUTPUT_BYTES
-from engine.process_call import Ended, ProcessCall
-from engine.process_errors import (
+from engine.process.errors import (
     InvalidExecutor,
     ToolKilled,
     ToolOutOfMemory,
@@ -32,6 +31,7 @@ from engine.process_errors import (
     ToolProcessNotStarted,
     ToolRaised,
 )
+from engine.process.one_call import Ended, ProcessCall
 from engine.tool_schema import ToolSchema
 from engine.tools import load_tools
 

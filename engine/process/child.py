@@ -39,7 +39,7 @@ then it shall be dead."""
 SWEEP_SECONDS = 5.0
 """How long the guard tries to kill what is left over. What resists hangs in the kernel."""
 
-ROOT = str(Path(__file__).resolve().parents[1])
+ROOT = str(Path(__file__).resolve().parents[2])
 """Where the packages stand: the child shall import the same ones as its parent."""
 
 _PR_SET_PDEATHSIG = 1
@@ -182,7 +182,7 @@ def _work(guard: int, result: int) -> None:
         os.close(nothing)
         os.dup2(2, 1)
         sys.path.insert(0, ROOT)
-        from engine.subprocess_call import answer
+        from engine.process.work import answer
 
         sys.path.remove(ROOT)
         line = answer(request)

@@ -17,21 +17,21 @@ import pytest
 from carstore import connect
 from engine import Runtime, Tool, ToolContext
 from engine.ir import RunStatus
-from engine.mcp_errors import (
+from engine.mcp.errors import (
     McpNotConnected,
     McpRefused,
     McpServerGone,
     McpServerLost,
     McpToolFailed,
 )
-from engine.mcp_tools import CONTEXT, mcp_tools
+from engine.mcp.tools import CONTEXT, mcp_tools
 from engine.tool_schema import InvalidTool
 from engine.unknown_outcome import OutcomeUnknown
 from tests.engine.harness import in_loop
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SERVER = Path(__file__).with_name("mcp_server.py")
 COMMAND = [sys.executable, str(SERVER), "stdio"]
 NAMES = ["add", "say", "fail", "slow", "crash", "meta"]
@@ -372,11 +372,11 @@ async def test_a_call_whose_server_dies_is_in_doubt(tmp_path: Path) -> None:
 def test_nothing_is_imported_before_it_is_needed_and_its_absence_is_told() -> None:
     program = (
         "import asyncio, sys\n"
-        "import engine, engine.runtime, engine.mcp_tools\n"
+        "import engine, engine.runtime, engine.mcp.tools\n"
         "assert not {'mcp', 'mcp_types', 'httpx2', 'pydantic'} & set(sys.modules)\n"
         "sys.modules['mcp'] = None\n"
         "async def main():\n"
-        "    async with engine.mcp_tools.mcp_tools(url='http://127.0.0.1/'): pass\n"
+        "    async with engine.mcp.tools.mcp_tools(url='http://127.0.0.1/'): pass\n"
         "try: asyncio.run(main())\n"
         "except Exception as error: print(error.code, error)\n"
     )

@@ -19,7 +19,8 @@ from carstore.errors import CarstoreError
 from engine import Runtime, ToolContext
 from engine.context import current_context
 from engine.ir import RunStatus
-from engine.process_errors import (
+from engine.process.child import GRACE_SECONDS
+from engine.process.errors import (
     InvalidExecutor,
     ToolKilled,
     ToolOutOfMemory,
@@ -29,13 +30,12 @@ from engine.process_errors import (
     ToolProcessNotStarted,
     ToolRaised,
 )
-from engine.subprocess_child import GRACE_SECONDS
-from engine.subprocess_executor import SubprocessExecutor
-from engine.tail import MAX_TAIL_BYTES, MAX_TAIL_CHARS, Tail
+from engine.process.executor import SubprocessExecutor
+from engine.process.tail import MAX_TAIL_BYTES, MAX_TAIL_CHARS, Tail
 from engine.unknown_outcome import OutcomeUnknown
 from tests.engine.harness import in_loop
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LINUX = sys.platform == "linux"
 
 TOOLS = '''
@@ -443,7 +443,7 @@ async def test_the_child_dies_when_its_parent_is_killed(make: Make, tmp_path: Pa
     path = tmp_path / "pids"
     program = (
         "import asyncio, sys\n"
-        "from engine.subprocess_executor import SubprocessExecutor\n"
+        "from engine.process.executor import SubprocessExecutor\n"
         "call = SubprocessExecutor(sys.argv[1]).execute('family', {'path': sys.argv[2]})\n"
         "asyncio.run(call)\n"
     )

@@ -1,4 +1,4 @@
-"""The call itself, in the worker of `engine.subprocess_child`: limits, the tool, its answer."""
+"""The call itself, in the worker of `engine.process.child`: limits, the tool, its answer."""
 
 import asyncio
 import inspect

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from attrs import define, field, frozen
 
 from carstore.names import Json
-from engine.mcp_errors import (
+from engine.mcp.errors import (
     McpBadResult,
     McpNotConnected,
     McpRefused,
@@ -24,7 +24,7 @@ from engine.mcp_errors import (
     McpServerLost,
     clipped,
 )
-from engine.tail import Tail, read_pipe
+from engine.process.tail import Tail, read_pipe
 
 if TYPE_CHECKING:
     from mcp import Client
