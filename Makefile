@@ -15,11 +15,12 @@ with the module venv, and once the network or a mirror (PIP_INDEX_URL, UV_DEFAUL
 install without make: pip install .
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench prove figures clean
+.PHONY: help demo test slow lint bench prove figures clean
 
 help:
 	@echo "make demo     a plan over the files of this folder, killed twice in the middle, resumed"
 	@echo "make test     the tests                         (ARGS=... goes to pytest)"
+	@echo "make slow     tests with real processes and servers"
 	@echo "make lint     ruff, and mypy --strict"
 	@echo "make bench    the measurements                  (ARGS=--quick for a minute's worth)"
 	@echo "make prove    carstore prove, and long tests    (ARGS='--scale short' for less)"
@@ -30,7 +31,10 @@ demo: .venv/.with-nothing
 	@$(BIN)/carstore demo $(ARGS)
 
 test: .venv/.with-test
-	@$(BIN)/python -m pytest -m "not prove" --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "not prove and not slow" --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+slow: .venv/.with-test
+	@$(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/.with-test-lint
 	@$(BIN)/ruff check .

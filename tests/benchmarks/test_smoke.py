@@ -12,6 +12,8 @@ from benchmarks.harness import BENCHMARKS, Goal, Options, Row, Skipped
 from carstore import connect
 from engine.runtime import Runtime
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     "append", "curve-history", "curve-producers", "fold-eventsourcing", "follow", "imports",
     "plans",

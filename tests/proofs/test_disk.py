@@ -16,6 +16,8 @@ from engine.prove.disk.trace import read_trace
 from engine.prove.family import ProofFailed
 from engine.prove.proof import Outcome, Proof, Scale
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {proof.name: proof for proof in DISK_PROOFS}
 AFTER_OPENING = 6
 """The sync of the file itself that is one of a checkpoint; while it is made, there are three."""

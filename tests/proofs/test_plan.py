@@ -10,6 +10,8 @@ from engine.prove.plan import NOTHING_COMPARED, OwnPlan, plan_proof
 from engine.prove.proof import Outcome
 from tests.engine.cli.harness import call, plan
 
+pytestmark = pytest.mark.slow
+
 TOOLS = """
 import asyncio, os, time
 from engine import ToolContext, tool

@@ -15,6 +15,8 @@ from engine.prove.many_writers import MANY_WRITERS
 from engine.prove.proof import Outcome, Progress, Proof, Scale
 from engine.prove.rules import RULES
 
+pytestmark = pytest.mark.slow
+
 BY_NAME = {one.name: one for one in proofs()}
 DISKS = {one.name for one in DISK_PROOFS}
 

@@ -12,7 +12,9 @@ from engine.tool_schema import InvalidTool
 from engine.tools import Tools
 from tests.engine.harness import in_loop
 
-SERVER = shlex.join([sys.executable, str(Path(__file__).parents[1] / "mcp" / "mcp_server.py"), "stdio"])
+SERVER = shlex.join(
+    [sys.executable, str(Path(__file__).parents[1] / "mcp" / "mcp_server.py"), "stdio"]
+)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ from tests.engine.cli.harness import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 SLOW = plan(
     call("one", "double", n=1),
     call("two", "wait", "one", path="began"),

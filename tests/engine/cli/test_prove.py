@@ -15,6 +15,8 @@ from engine.prove.conduct import Conducted
 from engine.prove.proof import Outcome, Progress, Proof, Scale
 from tests.engine.cli.harness import Done, Folder, call, cli, command, environment, plan, process
 
+pytestmark = pytest.mark.slow
+
 LOOKS = plan(*[call(f"a{n}", "nap", *([f"a{n - 1}"] if n else []), ms=30) for n in range(3)])
 
 

@@ -13,6 +13,8 @@ from engine.demo.walk import Listing
 from engine.demo.watch import DemoFailed, TooFast, run_and_kill
 from engine.plan_json import proposal_to_dict
 
+pytestmark = pytest.mark.slow
+
 
 class Notes:
     """Remembers what it is told."""

@@ -29,6 +29,8 @@ from engine.tool_schema import InvalidTool
 from engine.unknown_outcome import OutcomeUnknown
 from tests.engine.harness import in_loop
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -35,6 +35,8 @@ from engine.process.tail import MAX_TAIL_BYTES, MAX_TAIL_CHARS, Tail
 from engine.unknown_outcome import OutcomeUnknown
 from tests.engine.harness import in_loop
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 LINUX = sys.platform == "linux"
 
