@@ -83,7 +83,7 @@ TABLES: dict[str, dict[str, Any]] = {
 }
 """What is shown of the views."""
 
-VERSIONS = {"costs": 2, "runs": 2, "reuse": 2}
+VERSIONS = {"costs": 2, "runs": 2, "reuse": 2, "approvals": 2}
 """Of the views whose newest version is not the first."""
 
 HIDDEN = (
