@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import append, comparing, curves, engine, fold, footprint
+from benchmarks import append, comparing, curves, engine, fold, footprint, stages
 from benchmarks.__main__ import find, table
 from benchmarks.harness import BENCHMARKS, Goal, Options, Row, Skipped
 from carstore import connect
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 NAMES = {
     "append", "curve-history", "curve-producers", "fold-eventsourcing", "follow", "imports",
     "plans",
-    "read", "resume", "scheduler", "steps-dbos", "steps-durabl", "steps-eventsourcing",
+    "read", "resume", "scheduler", "stages", "steps-dbos", "steps-durabl", "steps-eventsourcing",
     "steps-langgraph", "syncs",
 }  # fmt: skip
 
@@ -70,6 +70,10 @@ def test_a_past_is_what_executing_leaves(tmp_path: Path) -> None:
 
 def test_the_scheduler(tiny: Options) -> None:
     check(asyncio.run(engine.schedule_graph(tiny, 50)))
+
+
+def test_the_stages(tiny: Options) -> None:
+    check(asyncio.run(stages.idle_stages(tiny, 3, 2)))
 
 
 def test_syncs(tiny: Options) -> None:
