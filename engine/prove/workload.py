@@ -217,14 +217,17 @@ def tell_acknowledgements(store: Store, place: Place) -> None:
 
 
 async def answer(store: Store, place: Place) -> None:
-    """Answer each doubt as a person does who looks at what really happened."""
+    """Answer each doubt as a person does who looks at what really happened: after it was asked."""
+    doubts = (await rows(store, DOUBTS)).values()
     really = {
         (one["run"], one["action"], one["undo"], one["attempt"]) for one in notes(place.journal)
     }
-    for doubt in (await rows(store, DOUBTS)).values():
+    for doubt in doubts:
         run = await load_run(store, RunId(doubt.run_id))
-        state = run.of(doubt.action_id)
-        undo = state.undo.doubt is not None
+        state, undo = run.of(doubt.action_id), doubt.undo
+        asked = (state.undo if undo else state.do).doubt
+        if asked is None or asked.attempt != doubt.attempt:
+            continue  # another process has answered
         happened = (doubt.run_id, doubt.action_id, undo, doubt.attempt) in really
         try:
             await resolve(
