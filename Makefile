@@ -34,7 +34,7 @@ test: .venv/.with-test
 	@$(BIN)/python -m pytest -m "not prove and not slow" --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 slow: .venv/.with-test
-	@$(BIN)/python -m pytest -m slow --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -m "slow and not prove" --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/.with-test-lint
 	@$(BIN)/ruff check .
