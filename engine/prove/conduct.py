@@ -14,6 +14,9 @@ from engine.prove.proof import Outcome, Progress, Proof, Scale
 
 __all__ = ["Attempted", "Conducted", "attempt", "conduct"]
 
+TRIES = 3
+"""How often a broken promise is tried until that is noticed."""
+
 
 @frozen(kw_only=True)
 class Conducted:
@@ -56,10 +59,21 @@ def conduct(proof: Proof, scale: Scale, seed: int, progress: Progress) -> Conduc
 def attempt(
     breakage: Breakage, proofs: Mapping[str, Proof], seed: int, progress: Progress
 ) -> Attempted:
-    """Break a promise, and run the short form of the proof that must notice.
+    """Break a promise, and run the short form of the proof that must notice, up to three times:
+    processes that meet by chance may miss each other in one of them.
 
     An error of the store counts as noticed; that the proof itself comes to grief does not.
     """
+    for nth in range(TRIES):
+        tried = _attempt(breakage, proofs, seed + nth, progress)
+        if not tried.missed:
+            break
+    return tried
+
+
+def _attempt(
+    breakage: Breakage, proofs: Mapping[str, Proof], seed: int, progress: Progress
+) -> Attempted:
     found, skipped = "", None
     with tempfile.TemporaryDirectory(
         prefix="carstore-proof-", ignore_cleanup_errors=True

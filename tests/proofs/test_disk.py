@@ -61,6 +61,7 @@ def test_what_is_promised_holds_at_length(name: str, tmp_path: Path) -> None:
     assert outcome.holds
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_promise_broken_on_purpose_is_caught(name: str, tmp_path: Path) -> None:
     breakage = BREAKAGES[name]

@@ -79,6 +79,7 @@ def notices(name: str) -> None:
     assert not tried.missed
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("name", [b.name for b in TRIED_HERE if b.caught_by not in LONG])
 def test_a_promise_broken_on_purpose_is_noticed(name: str) -> None:
     notices(name)
