@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from carstore.names import Json
 from engine.action_state import ActionState
 from engine.authority import Verdict
+from engine.begin import grounds_of
 from engine.declare import Tool
 from engine.desk import Desk
 from engine.ir import Action, ActionRef
 
-__all__ = ["cache_ttl_us", "count_calls", "counts_calls", "judge", "over_budget", "undone_by"]
+__all__ = ["cache_ttl_us", "count_calls", "counts_calls", "grounds", "judge", "over_budget"]
 
 
 def counts_calls(desk: Desk) -> bool:
@@ -44,7 +45,7 @@ def over_budget(desk: Desk, index: int, state: ActionState) -> bool:
         is_tool_call=(tool := desk.tool_of(state)) is not None and not tool.waits,
     )
     if reason is not None:
-        desk.stop("budget", reason)
+        desk.spent(reason)
     return reason is not None
 
 
@@ -72,6 +73,11 @@ def judge(
         source=desk.run.received.source,
         undo=undone_by(desk, action),
     )
+
+
+def grounds(desk: Desk, action: Action) -> set[str]:
+    """The state keys on which the decision to begin `action` rests, those of rules included."""
+    return grounds_of(action) | desk.authority.keys(action, undone_by(desk, action))
 
 
 def undone_by(desk: Desk, action: Action) -> Action | None:

@@ -68,7 +68,7 @@ class Desk:
         given = self.run.received.budget
         self.budget = None if given is None else Budget.from_json(given)
         self.purse = None
-        if self.budget is not None and (self.budget.costs or self.budget.parent):
+        if self.budget is not None and self.budget.has_account:
             equipment, run_id = self.equipment, self.run.run_id
             account = run_account(run_id)
             self.purse = Purse(equipment.ledger, equipment.ledger_locks, account, run_id)
@@ -103,12 +103,9 @@ class Desk:
         name = state.action.tool
         return self.equipment.tools.get(name) if name is not None else None
 
-    def stop(
-        self, cause: str, reason: str, *, compensate: bool = False, by: str | None = None
-    ) -> None:
-        """Let nothing more begin; the run ends, or is undone."""
-        stopping = e.RunStopping(cause=cause, reason=reason, compensate=compensate, by=by)
-        self.record([stopping])
+    def spent(self, reason: str) -> None:
+        """Let nothing more begin, because a budget is used up."""
+        self.record([e.RunStopping(cause="budget", reason=reason)])
 
     # --- recording ---
 

@@ -12,7 +12,7 @@ from carstore.blobs import filled
 from carstore.names import lease_stream
 from engine.action_state import ActionState
 from engine.begin import Ready, flight, grounds_of, parameters_digest, reuse_key
-from engine.bounds import cache_ttl_us, counts_calls
+from engine.bounds import cache_ttl_us, counts_calls, grounds
 from engine.declare import Tool
 from engine.desk import Desk
 from engine.equipment import Remembered
@@ -31,11 +31,6 @@ ended. Calls of the same run that end are noticed at once."""
 
 SETTLING_MS = 50
 """The same for one that waits for calls of its run to give back what they have reserved."""
-
-
-CROWDED_EVENTS = 200
-"""Events of a turn that are recorded before something is reserved: a turn in which somebody else
-was faster at the budget is decided again, so it has to be short."""
 
 
 class Put(Enum):
@@ -109,7 +104,7 @@ async def _remembered(desk: Desk, index: int, state: ActionState, tool: Tool, ke
     """Settle the action with a remembered result, or wait for an equal call that is under way."""
     if any(other.reuse_key == key and other.status is not None for other in desk.run.actions):
         await desk.make_durable()  # the log is the memory, and this may not be in it yet
-        for name in grounds_of(state.action):
+        for name in grounds(desk, state.action):
             desk.journal.state.read(name)  # what was validated is a condition of what comes now
     found = await _served(desk, state, tool, key)
     if found is None and state.action.idempotent:
@@ -201,8 +196,6 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
     purse = desk.purse
     if purse is None:
         return Put.ON
-    if len(desk.journal.entries) > CROWDED_EVENTS:
-        await desk.make_durable()
     run_id, action_id = desk.run.run_id, state.action.id
     if state.do.open:  # the process ended during the call
         await forfeit(desk, state, attempt - 1, undo=False)
@@ -210,12 +203,11 @@ async def _reserve(desk: Desk, index: int, state: ActionState, tool: Tool, attem
     try:
         entries, versions = await purse.reserve(name, tool.schema.max_cost_micros)
     except BudgetExhausted as exhausted:
-        if (
-            desk.calls.running or desk.calls.to_start
-        ):  # they may give back some of what they have reserved
+        # Those under way may give back some of what they have reserved.
+        if desk.calls.running or desk.calls.to_start:
             desk.look_again(index, SETTLING_MS)
         else:
-            desk.stop("budget", exhausted.brief)
+            desk.spent(exhausted.brief)
         return Put.OFF
     for entry in entries:
         desk.journal.add(entry)

@@ -11,10 +11,9 @@ from engine.begin import (
     Ready,
     Refused,
     begin,
-    grounds_of,
     perform_state_action,
 )
-from engine.bounds import count_calls, judge, over_budget, undone_by
+from engine.bounds import count_calls, grounds, judge, over_budget
 from engine.desk import Desk
 from engine.dispatch import begin_call
 from engine.ending import complete
@@ -24,6 +23,10 @@ from engine.rules.sensitive import secrets_in
 from engine.waits import begin_wait
 
 __all__ = ["advance"]
+
+CROWDED_EVENTS = 200
+"""Events of a turn that are recorded before another action of a run with a budget is decided on: a
+turn in which somebody else was faster at the budget is decided again, so it has to be short."""
 
 
 async def advance(desk: Desk) -> None:
@@ -65,10 +68,11 @@ async def _begin(desk: Desk, index: int, state: ActionState) -> None:
     if desk.must_wait(index, state.do, undo=False) or over_budget(desk, index, state):
         return
     await count_calls(desk)
-    undo = undone_by(desk, state.action)
-    grounds = grounds_of(state.action) | desk.authority.keys(state.action, undo)
-    await desk.journal.fetch(grounds)
-    contested = next((key for key in grounds if key in desk.contested), None)
+    if desk.purse is not None and len(desk.journal.entries) > CROWDED_EVENTS:
+        await desk.make_durable()
+    keys = grounds(desk, state.action)
+    await desk.journal.fetch(keys)
+    contested = next((key for key in keys if key in desk.contested), None)
     if contested is not None:
         _fail(desk, state, desk.contested[contested].message)
         return

@@ -172,9 +172,7 @@ def calls_nothing(run: Run, now: int) -> bool:
 
     Not if a call may be under way: only its tool tells whether it is in doubt.
     """
-    cancel, deadline_at = run.cancel, run.received.deadline_at
-    if run.aborting or (cancel is not None and cancel.compensate):
+    stopping = due_stop(run, now) or run.stopping
+    if stopping is None or stopping.compensate or run.aborting:
         return False
-    late = deadline_at is not None and deadline_at <= now
-    stops = cancel is not None or late or run.stopping is not None
-    return stops and not any(state.do.open for state in run.actions)
+    return not any(state.do.open for state in run.actions)

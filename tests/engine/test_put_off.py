@@ -130,3 +130,36 @@ async def test_a_run_that_stops_counts_what_a_lost_call_may_have_spent(db: Path,
         assert (seen.result.stopped or "").startswith(why)
         left = (await balances(store, "run/r"))["USD"]
         assert (left.reserved, left.spent) == (0, 60 * CENT)
+
+
+@in_loop
+async def test_a_turn_with_many_events_keeps_no_claim_of_what_it_puts_off(
+    db: Path, hands: Hands
+) -> None:
+    """It is recorded in parts, and what it claims for a call is claimed with that call."""
+
+    @tool(max_cost={"USD": "0.60"})
+    async def work(ctx: ToolContext, n: int) -> str:
+        await asyncio.sleep(0.02)
+        ctx.meter(cost="0.10")
+        return f"made {n}"
+
+    many = [
+        Action(
+            id=f"w{n}",
+            type="state_write",
+            parameters={"key": f"k{n}", "value": n},
+            failure_behavior="skip",
+        )
+        for n in range(150)
+    ]
+    calls = [
+        call(f"c{n}", "work", idempotent=True, parameters={"n": n}, failure_behavior="skip")
+        for n in range(3)
+    ]
+    async with opened(db) as store:
+        budget = Budget(costs={"USD": "1.00"})
+        proposal = plan(calls[0], *many, *calls[1:])
+        seen = await execute(store, [work], proposal, run_id="r", budget=budget)
+        assert seen.status == "succeeded"
+        assert (await balances(store, "run/r"))["USD"].spent == 30 * CENT
